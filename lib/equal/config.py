@@ -1,0 +1,278 @@
+"""The settings of a run: one frozen section a stage, defaults in conf/base.yml, all errors at once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from importlib import resources
+from pathlib import Path
+
+from equal.errors import ConfigError
+from equal.settings import build, fingerprint, merge, parse_override, read_layer, setting
+
+#: mappings that a later layer replaces whole instead of merging key by key
+FREE_MAPPINGS = frozenset({"decontaminate.benchmarks"})
+
+
+@dataclass(frozen=True)
+class Storage:
+    root: str = setting(science=False)
+    schema: str = setting(science=False)
+
+
+@dataclass(frozen=True)
+class Spark:
+    partitions: int = setting(low=1, science=False)
+    loader: str = setting(choices=("files", "auto_loader"), science=False)
+
+
+@dataclass(frozen=True)
+class Documents:
+    path: str = setting(science=False)
+    format: str = setting(choices=("jsonl", "parquet", "text"))
+    id_field: str = setting()
+    text_field: str = setting()
+    min_chars: int = setting(low=1)
+    max_chars: int = setting(low=1)
+    max_files_per_trigger: int = setting(low=1, science=False)
+    markup_patterns: tuple[str, ...] = setting()
+
+
+@dataclass(frozen=True)
+class Reference:
+    guide: str = setting(science=False)
+    held_out: str = setting(science=False)
+
+
+@dataclass(frozen=True)
+class Deduplicate:
+    shingle_words: int = setting(low=1, high=50)
+    bands: int = setting(low=1, high=256)
+    rows: int = setting(low=1, high=64)
+    threshold: float = setting(low=0.05, high=1.0)
+
+
+@dataclass(frozen=True)
+class Decontaminate:
+    benchmarks: dict[str, str] = setting(science=False)
+    ngram_words: int = setting(low=3, high=50)
+    short_words: int = setting(low=1, high=50)
+    max_document_share: float = setting(low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    model: str = setting()
+    dtype: str = setting(choices=("auto", "float32", "bfloat16"))
+    max_tokens: int = setting(low=8, high=32768)
+    batch_size: int = setting(low=1, science=False)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    enabled: bool = setting()
+    fraction: float = setting(low=0.0, high=1.0)
+    temperature: float = setting(low=0.001, high=10.0)
+    learning_rate: float = setting(low=0.0, high=1.0)
+    epochs: int = setting(low=1, high=100)
+    batch_size: int = setting(low=2)
+    max_tokens: int = setting(low=8, high=32768)
+    hard_negatives: int = setting(low=0, high=16)
+    held_out_share: float = setting(low=0.0, high=0.9)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    k: int = setting(low=0)
+    elbow_grid: tuple[int, ...] = setting()
+    fit_documents: int = setting(low=10)
+    max_iterations: int = setting(low=1, high=1000)
+    max_sweep_share: float = setting(low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    url: str = setting(science=False)
+    model: str = setting()
+    key_env: str = setting(science=False)
+    key_secret: str = setting(science=False)
+    in_flight: int = setting(low=1, high=4096, science=False)
+    timeout_s: float = setting(low=1.0, science=False)
+    max_attempts: int = setting(low=1, high=20, science=False)
+    max_failed_share: float = setting(low=0.0, high=1.0, science=False)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    domain: str = setting(choices=("general", "math", "code"))
+    answer: str = setting(choices=("written", "quoted"))
+    refine: bool = setting()
+    structured: bool = setting()
+    temperature: float = setting(low=0.0, high=2.0)
+    max_tokens: int = setting(low=8)
+    max_pairs: int = setting(low=1, high=50)
+    passage_chars: int = setting(low=200)
+    max_passages: int = setting(low=1)
+    min_answer_similarity: float = setting(low=-1.0, high=1.0)
+    min_grounded_share: float = setting(low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Bandit:
+    strategy: str = setting(choices=("equal", "random"))
+    docs_per_pull: int = setting(low=1)
+    arms_per_iteration: int = setting(low=1)
+    exploration: str = setting(choices=("paper", "constant"))
+    alpha: float = setting(low=0.0)
+
+
+@dataclass(frozen=True)
+class Transport:
+    estimator: str = setting(choices=("split", "plain"))
+    max_pairs: int = setting(low=4)
+    splits: int = setting(low=1, high=1000)
+    bootstrap: int = setting(low=0, high=10000)
+
+
+@dataclass(frozen=True)
+class Budget:
+    documents: int = setting(low=0)
+    fraction: float = setting(low=0.0, high=1.0)
+    tokens: int = setting(low=0)
+    money: float = setting(low=0.0)
+    prompt_price: float = setting(low=0.0)
+    completion_price: float = setting(low=0.0)
+
+
+@dataclass(frozen=True)
+class Select:
+    max_pairs: int = setting(low=0)
+    export: str = setting(science=False)
+
+
+@dataclass(frozen=True)
+class Finetune:
+    base_model: str = setting()
+    method: str = setting(choices=("lora", "full"))
+    epochs: float = setting(low=0.01, high=100)
+    learning_rate: float = setting(low=0.0, high=1.0)
+    batch_size: int = setting(low=1)
+    micro_batch_size: int = setting(low=1, science=False)
+    max_tokens: int = setting(low=16)
+    lora_rank: int = setting(low=1, high=1024)
+    lora_alpha: int = setting(low=1)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    batch_size: int = setting(low=1, science=False)
+    max_new_tokens: int = setting(low=1)
+    max_items: int = setting(low=0)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    uri: str = setting(science=False)
+    experiment: str = setting(science=False)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Every setting of a run; conf/base.yml documents each with its unit and why."""
+
+    run_name: str = setting(science=False)
+    seed: int = setting(low=0)
+    storage: Storage = setting()
+    spark: Spark = setting()
+    documents: Documents = setting()
+    reference: Reference = setting()
+    deduplicate: Deduplicate = setting()
+    decontaminate: Decontaminate = setting()
+    encoder: Encoder = setting()
+    warm_up: WarmUp = setting()
+    cluster: Cluster = setting()
+    endpoint: Endpoint = setting()
+    extraction: Extraction = setting()
+    bandit: Bandit = setting()
+    transport: Transport = setting()
+    budget: Budget = setting()
+    select: Select = setting()
+    finetune: Finetune = setting()
+    evaluate: Evaluate = setting()
+    tracking: Tracking = setting()
+
+    def __post_init__(self) -> None:
+        problems = _contradictions(self)
+        if problems:
+            raise ConfigError(problems)
+
+    def fingerprint(self, *sections: str) -> str:
+        """Hash of the science settings of the named sections, of all when none is named."""
+        if not sections:
+            return fingerprint(self)
+        return fingerprint([getattr(self, name) for name in ("seed", *sections)])
+
+    def document_budget(self, num_docs: int) -> int:
+        """Documents that may be extracted: the smaller of `budget.documents` and `budget.fraction`; 0 is no limit."""
+        limits = [self.budget.documents, int(self.budget.fraction * num_docs)]
+        return min((limit for limit in limits if limit > 0), default=0)
+
+
+def _contradictions(config: RunConfig) -> list[str]:
+    """What no single field can show."""
+    problems = []
+    budget = config.budget
+    if not (budget.documents or budget.fraction or budget.tokens or budget.money):
+        problems.append(
+            "budget: documents, fraction, tokens and money are all 0, so nothing could be extracted; "
+            "set at least one above 0, such as budget.documents=200"
+        )
+    if budget.money and not (budget.prompt_price or budget.completion_price):
+        problems.append(
+            f"budget.money: is {budget.money:g}, but prompt_price and completion_price are both 0; "
+            "give the price per million tokens"
+        )
+    if config.documents.min_chars > config.documents.max_chars:
+        problems.append(
+            f"documents.min_chars: is {config.documents.min_chars}, above documents.max_chars "
+            f"{config.documents.max_chars}; lower it"
+        )
+    if config.decontaminate.short_words > config.decontaminate.ngram_words:
+        problems.append(
+            f"decontaminate.short_words: is {config.decontaminate.short_words}, above decontaminate.ngram_words "
+            f"{config.decontaminate.ngram_words}; lower it"
+        )
+    if not config.run_name.replace("-", "").replace("_", "").isalnum():
+        problems.append(f"run_name: is {config.run_name!r}, allowed: letters, digits, - and _")
+    return problems
+
+
+def load(config: Path | str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Build a RunConfig from conf/base.yml, one YAML file on top of it, and `a.b=c` overrides.
+
+    Raises:
+        ConfigError: lists every problem found in any layer.
+    """
+    base = Path(str(resources.files("equal.conf") / "base.yml"))
+    layers = [read_layer(base)]
+    if config is not None:
+        layers.append(read_layer(config))
+    layers += [parse_override(text) for text in overrides]
+    return build(RunConfig, reduce(lambda low, high: merge(low, high, FREE_MAPPINGS), layers))
+
+
+def parse_arguments(argv: Sequence[str] | None, description: str | None) -> RunConfig:
+    """Read `--config FILE` and any number of `--set section.key=value`; all jobs share these two."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="YAML laid over conf/base.yml, such as conf/demo.yml")
+    parser.add_argument("--set", metavar="A.B=C", action="append", default=[], help="override one setting; repeatable")
+    arguments = parser.parse_args(argv)
+    return load(arguments.config, arguments.set)
+
+
+def vary(config: RunConfig, **sections: object) -> RunConfig:
+    """A copy with some sections or top-level values replaced; checks run again."""
+    return dataclasses.replace(config, **sections)  # type: ignore[arg-type]

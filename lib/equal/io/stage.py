@@ -1,0 +1,167 @@
+"""What every job shares: arguments, session, tables, the finished mark, the log line and the cost row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from equal.config import RunConfig, parse_arguments
+from equal.errors import EqualError, TableError
+from equal.io.progress import task_progress
+from equal.io.session import open_session
+from equal.io.tables import Tables
+from equal.schemas import COSTS, STAGES
+
+log = logging.getLogger("equal")
+
+#: stage -> (the stage whose output it reads, the config sections its result depends on)
+UPSTREAM: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ingest": ("", ("documents",)),
+    "deduplicate": ("ingest", ("deduplicate",)),
+    "decontaminate": ("deduplicate", ("decontaminate",)),
+    "warm_up": ("decontaminate", ("encoder", "warm_up", "extraction")),
+    "embed": ("warm_up", ("encoder",)),
+    "cluster": ("embed", ("cluster",)),
+    "extract": ("cluster", ("bandit", "transport", "budget", "extraction")),
+    "select": ("extract", ("select",)),
+    "finetune": ("select", ("finetune",)),
+    "evaluate": ("finetune", ("evaluate",)),
+}
+#: from here on a result belongs to a run_name; before, to the corpus
+RUN_STAGES = frozenset({"extract", "select", "finetune", "evaluate"})
+
+
+@dataclass
+class Outcome:
+    """What a stage reports when it is done; `calls` to `flops` go to the cost ledger."""
+
+    rows_in: int
+    rows_out: int
+    details: dict[str, object] = field(default_factory=dict)
+    calls: int = 0
+    cached_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    flops: float = 0.0
+    money: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage body works with."""
+
+    config: RunConfig
+    spark: SparkSession
+    tables: Tables
+    stage: str
+    input_hash: str
+
+    def path(self, *parts: str) -> str:
+        """A path under storage.root."""
+        return "/".join([self.config.storage.root.rstrip("/"), *parts])
+
+    def upstream_hash(self, stage: str) -> str:
+        """The input_hash under which `stage` finished; names its artefacts, such as the tuned encoder."""
+        return mark(self.tables, self.config, stage)["input_hash"]
+
+    def details(self, stage: str) -> dict[str, object]:
+        """What `stage` reported about itself when it finished."""
+        return dict(json.loads(mark(self.tables, self.config, stage)["details"]))
+
+
+Body = Callable[[Job], Outcome]
+
+
+def main(stage: str, body: Body, argv: Sequence[str] | None, description: str | None) -> None:
+    """Entry point of a job: run it, and turn an EqualError into one message and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        run_stage(parse_arguments(argv, description), stage, body)
+    except EqualError as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_stage(config: RunConfig, stage: str, body: Body) -> None:
+    """Run a stage unless its mark says it is finished for this input and configuration.
+
+    Raises:
+        TableError: an earlier stage has not run, or the run_name belongs to another configuration.
+    """
+    spark = open_session(config.spark.partitions)
+    tables = Tables(spark, config.storage.root, config.storage.schema)
+    input_hash = expected_hash(tables, config, stage)
+    run_id = _owner(config, stage)
+    finished = _marks(tables, run_id, stage)
+    if any(row["input_hash"] == input_hash for row in finished[-1:]) and stage != "ingest":
+        log.info("%s: already finished for this input and configuration, nothing to do", stage)
+        return
+    started = time.monotonic()
+    with task_progress(spark, stage):
+        outcome = body(Job(config, spark, tables, stage, input_hash))
+    seconds = time.monotonic() - started
+    _record(tables, config, stage, input_hash, outcome, seconds)
+    log.info("%s: %s rows in, %s rows out, %.1f s%s", stage, f"{outcome.rows_in:,}", f"{outcome.rows_out:,}", seconds,
+             "".join(f", {k} {v}" for k, v in outcome.details.items() if isinstance(v, (int, float, str))))
+
+
+def expected_hash(tables: Tables, config: RunConfig, stage: str) -> str:
+    """What the output of `stage` is a function of: its settings and its input, back to the documents."""
+    before, sections = UPSTREAM[stage]
+    inherited = mark(tables, config, before)["input_hash"] if before else ""
+    if before == "ingest":  # a refresh that brought nothing leaves the table, and so the hash, as it was
+        inherited += f"@{mark(tables, config, before)['rows_out']}"
+    return hashlib.blake2b(f"{inherited}|{config.fingerprint(*sections)}".encode(), digest_size=8).hexdigest()
+
+
+def mark(tables: Tables, config: RunConfig, stage: str) -> dict[str, str]:
+    """The newest completion mark of a stage.
+
+    Raises:
+        TableError: the stage has not finished.
+    """
+    marks = _marks(tables, _owner(config, stage), stage)
+    if not marks:
+        raise TableError(
+            f"stage {stage}: has not finished under storage.root={config.storage.root}; "
+            f"run jobs/{stage}.py with the same --config first"
+        )
+    return marks[-1]
+
+
+def _marks(tables: Tables, run_id: str, stage: str) -> list[dict[str, str]]:
+    rows = tables.read(STAGES).where((F.col("run_id") == run_id) & (F.col("stage") == stage))
+    return [row.asDict() for row in rows.orderBy("finished_at").collect()]
+
+
+def _owner(config: RunConfig, stage: str) -> str:
+    return config.run_name if stage in RUN_STAGES else "corpus"
+
+
+def _record(tables: Tables, config: RunConfig, stage: str, input_hash: str, outcome: Outcome, seconds: float) -> None:
+    now = datetime.now(timezone.utc)
+    run_id = _owner(config, stage)
+    if stage != "extract":  # the bandit writes its own rows, one an iteration
+        cost = {
+            "run_id": run_id, "stage": stage, "iteration": 0, "documents": outcome.rows_in, "calls": outcome.calls,
+            "cached_calls": outcome.cached_calls, "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens, "seconds": seconds, "flops": outcome.flops,
+            "money": outcome.money, "recorded_at": now,
+        }
+        tables.replace(COSTS, tables.rows(COSTS, [cost]), f"run_id = '{run_id}' AND stage = '{stage}'")
+    row = {
+        "run_id": run_id, "stage": stage, "input_hash": input_hash, "fingerprint": config.fingerprint(),
+        "rows_in": outcome.rows_in, "rows_out": outcome.rows_out, "seconds": seconds,
+        "details": json.dumps(outcome.details, sort_keys=True, default=str), "finished_at": now,
+    }
+    tables.append(STAGES, tables.rows(STAGES, [row]))

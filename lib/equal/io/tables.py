@@ -1,0 +1,103 @@
+"""The one door to Delta tables: names, reads, idempotent writes.
+
+Tables lie by path under storage.root/tables, or in `storage.schema` of a catalog. Either way they are
+registered in the session, so that SQL says `arm_history` and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.utils import AnalysisException
+
+from equal.errors import TableError
+from equal.schemas import SCHEMAS
+
+
+class Tables:
+    """Reads and writes the tables of one storage root or catalog schema."""
+
+    def __init__(self, spark: SparkSession, root: str, schema: str = "") -> None:
+        """Create what is absent and register all tables in the session.
+
+        Args:
+            spark: a session with Delta.
+            root: storage.root; tables go under root/tables when `schema` is empty.
+            schema: `catalog.schema` of managed tables, or empty.
+        """
+        self.spark, self.root, self.schema = spark, str(root), schema
+        self._database = schema or f"equal_{hashlib.blake2b(os.path.abspath(self.root).encode(), digest_size=5).hexdigest()}"
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}")
+        for name in SCHEMAS:
+            self._create(name)
+        spark.sql(f"USE {self._database}")
+
+    def name(self, table: str) -> str:
+        """The full name of a table in SQL."""
+        return f"{self._database}.{table}"
+
+    def path(self, table: str) -> str:
+        """Where a table lies when it is kept by path."""
+        return str(Path(self.root).absolute() / "tables" / table)
+
+    def read(self, table: str, version: int | None = None) -> DataFrame:
+        """The table as a frame, at a version if one is given."""
+        suffix = "" if version is None else f" VERSION AS OF {int(version)}"
+        return self.spark.sql(f"SELECT * FROM {self.name(table)}{suffix}")
+
+    def version(self, table: str) -> int:
+        """The newest Delta version of a table."""
+        return int(DeltaTable.forName(self.spark, self.name(table)).history(1).select("version").first()[0])
+
+    def append(self, table: str, frame: DataFrame) -> None:
+        """Add rows.
+
+        Raises:
+            TableError: the write failed (disk full, schema mismatch); the table is unchanged.
+        """
+        self._write(table, frame, None, "append")
+
+    def replace(self, table: str, frame: DataFrame, where: str | None = None) -> None:
+        """Replace the rows that match `where` (all when None) in one atomic commit; a rerun changes nothing.
+
+        Raises:
+            TableError: the write failed; the table is unchanged.
+        """
+        self._write(table, frame, where, "overwrite")
+
+    def rows(self, table: str, rows: list[dict[str, object]]) -> DataFrame:
+        """A frame of driver-side rows in the table's schema; absent columns are null."""
+        columns = SCHEMAS[table].fieldNames()
+        return self.spark.createDataFrame([tuple(row.get(c) for c in columns) for row in rows], SCHEMAS[table])
+
+    def _create(self, name: str) -> None:
+        builder = DeltaTable.createIfNotExists(self.spark).tableName(self.name(name)).addColumns(SCHEMAS[name])
+        if not self.schema:
+            builder = builder.location(self.path(name))
+        builder.execute()
+
+    def _write(self, table: str, frame: DataFrame, where: str | None, mode: str) -> None:
+        columns = SCHEMAS[table].fieldNames()
+        writer = frame.select(*[F.col(c).cast(SCHEMAS[table][c].dataType) for c in columns]).write
+        writer = writer.format("delta").mode(mode)
+        if where is not None:
+            writer = writer.option("replaceWhere", where)
+        try:
+            writer.saveAsTable(self.name(table))
+        except (Py4JJavaError, AnalysisException) as error:
+            raise TableError(f"table {table}: {_cause(error)}; nothing was committed, run the job again") from error
+
+
+def _cause(error: Exception) -> str:
+    text = str(error)
+    if "No space left" in text:
+        return "no space left on the device that holds storage.root; free some or move storage.root"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    return (causes[-1] if causes else lines[0])[:500]
