@@ -7,9 +7,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -19,7 +21,7 @@ from equal.errors import EqualError, TableError
 from equal.io.progress import task_progress
 from equal.io.session import open_session
 from equal.io.tables import Tables
-from equal.schemas import COSTS, STAGES
+from equal.schemas import COSTS, DOCUMENTS, STAGES
 
 log = logging.getLogger("equal")
 
@@ -82,13 +84,20 @@ Body = Callable[[Job], Outcome]
 
 
 def main(stage: str, body: Body, argv: Sequence[str] | None, description: str | None) -> None:
-    """Entry point of a job: run it, and turn an EqualError into one message and exit status 2."""
+    """Entry point of a job."""
+    with exit_on_error(stage):
+        run_stage(parse_arguments(argv, description), stage, body)
+
+
+@contextmanager
+def exit_on_error(name: str) -> Iterator[None]:
+    """Log to stderr, and turn an EqualError into one message and exit status 2."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
     try:
-        run_stage(parse_arguments(argv, description), stage, body)
+        yield
     except EqualError as error:
-        print(f"{stage}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -103,7 +112,7 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
     input_hash = expected_hash(tables, config, stage)
     run_id = _owner(config, stage)
     finished = _marks(tables, run_id, stage)
-    if any(row["input_hash"] == input_hash for row in finished[-1:]) and stage != "ingest":
+    if stage != "ingest" and any(row["input_hash"] == input_hash for row in finished[-1:]):
         log.info("%s: already finished for this input and configuration, nothing to do", stage)
         return
     started = time.monotonic()
@@ -118,10 +127,34 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
 def expected_hash(tables: Tables, config: RunConfig, stage: str) -> str:
     """What the output of `stage` is a function of: its settings and its input, back to the documents."""
     before, sections = UPSTREAM[stage]
-    inherited = mark(tables, config, before)["input_hash"] if before else ""
-    if before == "ingest":  # a refresh that brought nothing leaves the table, and so the hash, as it was
-        inherited += f"@{mark(tables, config, before)['rows_out']}"
-    return hashlib.blake2b(f"{inherited}|{config.fingerprint(*sections)}".encode(), digest_size=8).hexdigest()
+    parts = [config.fingerprint(*sections)]
+    if before:
+        parts.append(mark(tables, config, before)["input_hash"])
+    if before == "ingest":  # a refresh that brought nothing leaves the corpus, and so the hash, as it was
+        parts.append(_corpus_hash(tables))
+    parts += [_file_hash(path) for path in _files(config).get(stage, ())]
+    return hashlib.blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _corpus_hash(tables: Tables) -> str:
+    ids = tables.read(DOCUMENTS).agg(F.count("*"), F.bit_xor(F.xxhash64("doc_id"))).first()
+    return "/".join(str(value) for value in ids)
+
+
+def _files(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The files whose content decides a stage's result."""
+    reference = config.reference
+    return {
+        "decontaminate": tuple(path for _, path in sorted(config.decontaminate.benchmarks.items())),
+        "extract": (reference.guide,),
+        "evaluate": (reference.held_out,),
+    }
+
+
+def _file_hash(path: str) -> str:
+    """Of the content; a missing file is reported by the stage that reads it, with its setting's name."""
+    file = Path(path)
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if file.is_file() else "absent"
 
 
 def mark(tables: Tables, config: RunConfig, stage: str) -> dict[str, str]:

@@ -1,0 +1,236 @@
+"""The bandit loop (Algorithm 1) in plain Python; sampling, extraction, scoring and recording are handed in.
+
+    while the budget lasts:  choose arms by DS score -> extract -> union reward -> record
+
+State is a fold over what `record` has committed, so a killed run goes on where its last commit stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from equal.core.bandit import ArmState, Pull, choose_pulls
+from equal.core.transport import Estimate, reward
+
+#: the warm-up documents: every arm's first observation
+WARM_UP = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The three budgets; 0 is no limit. Tokens and money count cached replies too, so that a rerun stops alike."""
+
+    documents: int
+    tokens: int
+    money: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the committed iterations used."""
+
+    documents: int = 0
+    tokens: int = 0
+    money: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Accepted pairs in order of pair_id.
+
+    Attributes:
+        arm_ids: (n,) arm of each pair.
+        doc_ids: (n,) document of each pair.
+        embeddings: (n, d) float32 unit vectors.
+    """
+
+    pair_ids: np.ndarray
+    arm_ids: np.ndarray
+    doc_ids: np.ndarray
+    embeddings: np.ndarray
+
+    def of_arm(self, arm_id: int) -> Pairs:
+        """The pairs of one arm, U_j."""
+        chosen = self.arm_ids == arm_id
+        return Pairs(self.pair_ids[chosen], self.arm_ids[chosen], self.doc_ids[chosen], self.embeddings[chosen])
+
+    def union(self, other: Pairs) -> Pairs:
+        """Both together, again in order of pair_id, so that no reward depends on the order of arrival."""
+        if not len(self.pair_ids):
+            return other
+        if not len(other.pair_ids):
+            return self
+        ids = np.concatenate([self.pair_ids, other.pair_ids])
+        order = np.argsort(ids, kind="stable")
+        return Pairs(
+            ids[order],
+            np.concatenate([self.arm_ids, other.arm_ids])[order],
+            np.concatenate([self.doc_ids, other.doc_ids])[order],
+            np.concatenate([self.embeddings, other.embeddings])[order],
+        )
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What one iteration's extraction brought.
+
+    Attributes:
+        documents: documents read, by arm.
+        outcomes: documents by outcome; adds up to the documents read.
+        prompt_tokens: of all replies used, cached or not; likewise completion_tokens and money.
+    """
+
+    documents: dict[int, int]
+    pairs: Pairs
+    outcomes: dict[str, int] = field(default_factory=dict)
+    calls: int = 0
+    cached_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    money: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The transport estimate of an arm and the standard error of its reward."""
+
+    estimate: Estimate
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One finished iteration, as it is recorded."""
+
+    number: int
+    arms: dict[int, ArmState]
+    scores: dict[int, float]
+    converged: dict[int, bool]
+    extracted: Extracted
+    spent: Spent
+    stop_reason: str
+
+
+@dataclass
+class State:
+    """Everything the next choice depends on; a fold over the committed rows."""
+
+    arms: dict[int, ArmState]
+    pairs: Pairs
+    spent: Spent
+    next_iteration: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How documents are chosen: `equal` by DS score, `random` by hash alone (the control)."""
+
+    strategy: str
+    arms_per_iteration: int
+    docs_per_pull: int
+    exploration: str
+    alpha: float
+    warm_up_documents: int
+
+
+Extract = Callable[[int, list[Pull]], Extracted]
+Score = Callable[[Pairs], Scored]
+Record = Callable[[Iteration], None]
+
+
+def run_bandit(
+    state: State, *, policy: Policy, limits: Limits, extract: Extract, score: Score, record: Record
+) -> tuple[State, str]:
+    """Pull arms until a budget is reached or no documents are left.
+
+    Args:
+        state: where to start; changed by every iteration.
+        policy: how to choose.
+        limits: the budgets.
+        extract: (iteration, pulls) -> what the documents gave; the only step that costs money.
+        score: pairs of one arm -> transport estimate against the reference.
+        record: commits an iteration; called last, once for each.
+
+    Returns:
+        The final state and why it stopped: documents, tokens, money or exhausted.
+    """
+    while not (reason := stop_reason(state, limits)):
+        chosen = choose(state, policy, limits)
+        if not chosen:
+            return state, "exhausted"
+        state = run_iteration(state, chosen, limits, extract, score, record)
+    return state, reason
+
+
+def stop_reason(state: State, limits: Limits) -> str:
+    """The budget that is used up, or nothing."""
+    if limits.documents and state.spent.documents >= limits.documents:
+        return "documents"
+    if limits.tokens and state.spent.tokens >= limits.tokens:
+        return "tokens"
+    if limits.money and state.spent.money >= limits.money:
+        return "money"
+    return ""
+
+
+def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, float]]:
+    """The next pulls with their DS scores; iteration 0 takes the warm-up documents, whatever their arm."""
+    left = limits.documents - state.spent.documents if limits.documents else None
+    total = sum(arm.size for arm in state.arms.values())
+    unread = total - state.spent.documents
+    if state.next_iteration == WARM_UP:
+        return _in_hash_order(state, min(policy.warm_up_documents, unread), left)
+    if policy.strategy == "random":
+        return _in_hash_order(state, min(policy.arms_per_iteration * policy.docs_per_pull, unread), left)
+    return choose_pulls(
+        list(state.arms.values()),
+        arms_per_iteration=policy.arms_per_iteration,
+        docs_per_pull=policy.docs_per_pull,
+        documents_left=left,
+        schedule=policy.exploration,
+        alpha=policy.alpha,
+    )
+
+
+def _in_hash_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, float]]:
+    count = wanted if left is None else min(wanted, left)
+    start = state.spent.documents
+    return [(Pull(None, start, start + count), float("nan"))] if count > 0 else []
+
+
+def run_iteration(
+    state: State, chosen: list[tuple[Pull, float]], limits: Limits, extract: Extract, score: Score, record: Record
+) -> State:
+    """One turn of Algorithm 1, lines 4 to 11: extract, update the union reward of every touched arm, commit."""
+    extracted = extract(state.next_iteration, [pull for pull, _ in chosen])
+    pairs = state.pairs.union(extracted.pairs)
+    scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
+    touched: dict[int, ArmState] = {}
+    converged: dict[int, bool] = {}
+    for arm_id, documents in sorted(extracted.documents.items()):
+        touched[arm_id], converged[arm_id] = _updated(state.arms[arm_id], documents, pairs.of_arm(arm_id), score)
+    spent = Spent(
+        state.spent.documents + sum(extracted.documents.values()),
+        state.spent.tokens + extracted.prompt_tokens + extracted.completion_tokens,
+        state.spent.money + extracted.money,
+    )
+    after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1)
+    record(
+        Iteration(state.next_iteration, touched, scores, converged, extracted, spent, stop_reason(after, limits))
+    )
+    return after
+
+
+def _updated(arm: ArmState, documents: int, pairs: Pairs, score: Score) -> tuple[ArmState, bool]:
+    """Eq. 2: the reward of the union of all the arm's pairs, and one more pull."""
+    pulled = replace(arm, taken=arm.taken + documents, pulls=arm.pulls + 1, pairs=len(pairs.pair_ids))
+    if not len(pairs.pair_ids):
+        return pulled, True
+    scored = score(pairs)
+    return (
+        replace(pulled, reward=reward(scored.estimate.value), standard_error=scored.standard_error),
+        scored.estimate.converged,
+    )
