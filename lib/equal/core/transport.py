@@ -1,0 +1,231 @@
+"""Optimal transport between an arm's pairs and the reference set (EQUAL, section 3.3, Eq. 4).
+
+In hundreds of dimensions the exact cost between two finite samples is mostly their sampling noise: it is far
+above 0 for two samples of one distribution, and falls with their size, so that arms with few and with many pairs
+cannot be compared. `split` subtracts what two halves of the same set cost each other, which is the same noise:
+
+    S = mean over seeded splits of  (W(x1, y1) + W(x2, y2)) / 2 - (W(x1, x2) + W(y1, y2)) / 2
+
+It is 0 on average for equal distributions at every size. `plain` is the paper's W over all points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import ot
+from scipy.optimize import linear_sum_assignment
+
+#: the range of 1 - cosine ends here
+MAX_COST = 2.0
+#: pivots of the network simplex before it gives up
+_MAX_PIVOTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A transport cost.
+
+    Attributes:
+        value: in units of 1 - cosine; `split` may fall slightly below 0.
+        converged: whether every solver run reached its optimum.
+        num_x: points of the first set that entered.
+        num_y: points of the second set that entered.
+    """
+
+    value: float
+    converged: bool
+    num_x: int
+    num_y: int
+
+
+def cost_matrix(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """c(x_i, y_j) = 1 - cosine (section 3.3).
+
+    Args:
+        x: (n, d).
+        y: (m, d).
+
+    Returns:
+        (n, m) float64 in [0, 2].
+
+    Raises:
+        ValueError: a set is empty, dimensions differ, or a row is zero or not finite.
+    """
+    return np.clip(1.0 - _unit_rows("x", x) @ _unit_rows("y", y, x.shape[-1]).T, 0.0, MAX_COST)
+
+
+def reward(estimate_value: float) -> float:
+    """1 - W: transport is a cost, the bandit wants more to be better; the sign turns here and nowhere else."""
+    return 1.0 - estimate_value
+
+
+def transport_cost(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    estimator: str,
+    max_pairs: int,
+    splits: int,
+    seed: int,
+    doc_index: np.ndarray | None = None,
+) -> Estimate:
+    """The transport cost between two samples.
+
+    Args:
+        x: (n, d) embeddings of an arm's pairs, in an order that depends on their content only.
+        y: (m, d) embeddings of the reference, likewise.
+        estimator: `split` (debiased) or `plain` (the paper's).
+        max_pairs: of each set that enter, by seeded subsample.
+        splits: halvings averaged by `split`.
+        seed: of subsamples and halvings.
+        doc_index: (n,) document of each row of x; `split` keeps a document's pairs in one half, as they are
+            too alike to show the arm's noise. None takes every row for a document of its own.
+
+    Returns:
+        The estimate. Where a set is too small to be halved (one document, one item), `split` takes the other
+        set's noise for its own; when both are, it is their plain cost.
+
+    Raises:
+        ValueError: a set is empty, rows are zero or not finite, or the estimator is unknown.
+    """
+    if estimator not in ("split", "plain"):
+        raise ValueError(f"estimator: is {estimator!r}, allowed: split, plain")
+    rng = np.random.default_rng(seed)
+    groups = np.arange(len(x)) if doc_index is None else np.unique(doc_index, return_inverse=True)[1]
+    kept_x, kept_y = _subsample(len(x), max_pairs, rng), _subsample(len(y), max_pairs, rng)
+    points = _Points(x[kept_x], y[kept_y])
+    if estimator == "plain":
+        value, converged = _exact(points.xy)
+    else:
+        value, converged = _split(points, groups[kept_x], splits, rng), True
+    return Estimate(value, converged, len(kept_x), len(kept_y))
+
+
+def bootstrap(
+    x: np.ndarray,
+    doc_index: np.ndarray,
+    y: np.ndarray,
+    *,
+    estimator: str,
+    max_pairs: int,
+    splits: int,
+    num_resamples: int,
+    seed: int,
+) -> np.ndarray:
+    """Transport costs of resampled arms; documents are drawn with replacement, each with all its pairs.
+
+    Args:
+        x: (n, d) as in `transport_cost`.
+        doc_index: (n,) document of each row of x.
+        y: (m, d).
+        estimator: as in `transport_cost`, likewise max_pairs and splits.
+        num_resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        (num_resamples,) values.
+    """
+    rng = np.random.default_rng(seed)
+    documents, groups = np.unique(doc_index, return_inverse=True)
+    rows_of = [np.flatnonzero(groups == g) for g in range(len(documents))]
+    values = np.empty(num_resamples)
+    for i in range(num_resamples):
+        drawn = np.concatenate([rows_of[g] for g in np.sort(rng.integers(len(documents), size=len(documents)))])
+        values[i] = transport_cost(
+            x[drawn],
+            y,
+            estimator=estimator,
+            max_pairs=max_pairs,
+            splits=splits,
+            seed=int(rng.integers(2**63)),
+            doc_index=groups[drawn],
+        ).value
+    return values
+
+
+def standard_error(values: np.ndarray, num_documents: int) -> float | None:
+    """Standard deviation of bootstrap values; None when fewer than two documents or values stand behind it."""
+    if num_documents < 2 or len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1))
+
+
+class _Points:
+    """The three cost matrices of a problem, computed once and then cut into blocks."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.xy, self.xx, self.yy = cost_matrix(x, y), cost_matrix(x, x), cost_matrix(y, y)
+
+
+def _unit_rows(name: str, rows: np.ndarray, dimensions: int | None = None) -> np.ndarray:
+    rows = np.asarray(rows, dtype=np.float64)
+    if rows.ndim != 2 or not rows.size or (dimensions is not None and rows.shape[1] != dimensions):
+        raise ValueError(f"{name}: has shape {rows.shape}, expected (n, {dimensions or 'd'}) with n at least 1")
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not np.all(np.isfinite(norms)) or np.any(norms == 0):
+        raise ValueError(f"{name}: has rows that are zero or not finite; leave them out")
+    return rows / norms
+
+
+def _subsample(size: int, limit: int, rng: np.random.Generator) -> np.ndarray:
+    return np.arange(size) if size <= limit else np.sort(rng.choice(size, limit, replace=False))
+
+
+def _exact(costs: np.ndarray) -> tuple[float, bool]:
+    """Eq. 4 with uniform weights, by POT's network simplex."""
+    value, log = ot.emd2([], [], costs, numItermax=_MAX_PIVOTS, log=True)
+    return float(value), log["warning"] is None
+
+
+def _matching(costs: np.ndarray) -> float:
+    """Eq. 4 between two sets of equal size: some optimal plan is then a permutation (Birkhoff)."""
+    rows, columns = linear_sum_assignment(costs)
+    return float(costs[rows, columns].mean())
+
+
+def _split(points: _Points, groups: np.ndarray, splits: int, rng: np.random.Generator) -> float:
+    """The debiased cost, averaged over `splits` halvings of both sets."""
+    item_groups = np.arange(len(points.yy))
+    values = [_one_split(points, _halves(groups, rng), _halves(item_groups, rng)) for _ in range(splits)]
+    return float(np.mean(values))
+
+
+Halves = tuple[np.ndarray, np.ndarray]
+
+
+def _halves(groups: np.ndarray, rng: np.random.Generator) -> Halves:
+    """Rows in two shuffled halves of about equal size, no group in both; the second is empty for a single group."""
+    members = [np.flatnonzero(groups == g) for g in rng.permutation(np.unique(groups))]
+    halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    sizes = [0, 0]
+    for rows in members:
+        smaller = int(sizes[1] < sizes[0])
+        halves[smaller].append(rows)
+        sizes[smaller] += len(rows)
+    first, second = (np.concatenate(half) if half else np.empty(0, int) for half in halves)
+    return rng.permutation(first), rng.permutation(second)
+
+
+def _one_split(points: _Points, x: Halves, y: Halves) -> float:
+    """Batches of equal size over one pair of halvings, so that the larger set is used up, not thrown away."""
+    has_x, has_y = len(x[1]) > 0, len(y[1]) > 0
+    if not has_x:
+        x = (x[0], x[0])
+    if not has_y:
+        y = (y[0], y[0])
+    size = min(len(half) for half in (*x, *y))
+    batches = max(-(-len(half) // size) for half in (*x, *y))
+    # consecutive entries of the cyclic repetition are distinct, as no half is smaller than a batch
+    x1, x2, y1, y2 = (np.resize(half, (batches, size)) for half in (*x, *y))
+    total = 0.0
+    for i in range(batches):
+        cross = _matching(points.xy[np.ix_(x1[i], y1[i])]) + _matching(points.xy[np.ix_(x2[i], y2[i])])
+        noise = []
+        if has_x:
+            noise.append(_matching(points.xx[np.ix_(x1[i], x2[i])]))
+        if has_y:
+            noise.append(_matching(points.yy[np.ix_(y1[i], y2[i])]))
+        total += cross / 2 - (sum(noise) / len(noise) if noise else 0.0)
+    return total / batches
