@@ -218,9 +218,7 @@ def run_iteration(
         state.spent.money + extracted.money,
     )
     after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1)
-    record(
-        Iteration(state.next_iteration, touched, scores, converged, extracted, spent, stop_reason(after, limits))
-    )
+    record(Iteration(state.next_iteration, touched, scores, converged, extracted, spent, stop_reason(after, limits)))
     return after
 
 

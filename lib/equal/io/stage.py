@@ -25,15 +25,17 @@ from equal.schemas import COSTS, DOCUMENTS, STAGES
 
 log = logging.getLogger("equal")
 
+#: what decides which documents a run reads and what it makes of them; the budget only says when it ends
+CHOICE = ("bandit", "transport", "extraction", "endpoint")
 #: stage -> (the stage whose output it reads, the config sections its result depends on)
 UPSTREAM: dict[str, tuple[str, tuple[str, ...]]] = {
     "ingest": ("", ("documents",)),
     "deduplicate": ("ingest", ("deduplicate",)),
     "decontaminate": ("deduplicate", ("decontaminate",)),
-    "warm_up": ("decontaminate", ("encoder", "warm_up", "extraction")),
+    "warm_up": ("decontaminate", ("encoder", "warm_up", "extraction", "endpoint")),
     "embed": ("warm_up", ("encoder",)),
     "cluster": ("embed", ("cluster",)),
-    "extract": ("cluster", ("bandit", "transport", "budget", "extraction")),
+    "extract": ("cluster", (*CHOICE, "budget")),
     "select": ("extract", ("select",)),
     "finetune": ("select", ("finetune",)),
     "evaluate": ("finetune", ("evaluate",)),
@@ -110,9 +112,7 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
     spark = open_session(config.spark.partitions)
     tables = Tables(spark, config.storage.root, config.storage.schema)
     input_hash = expected_hash(tables, config, stage)
-    run_id = _owner(config, stage)
-    finished = _marks(tables, run_id, stage)
-    if stage != "ingest" and any(row["input_hash"] == input_hash for row in finished[-1:]):
+    if stage != "ingest" and finished(tables, config, stage):
         log.info("%s: already finished for this input and configuration, nothing to do", stage)
         return
     started = time.monotonic()
@@ -120,13 +120,28 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
         outcome = body(Job(config, spark, tables, stage, input_hash))
     seconds = time.monotonic() - started
     _record(tables, config, stage, input_hash, outcome, seconds)
-    log.info("%s: %s rows in, %s rows out, %.1f s%s", stage, f"{outcome.rows_in:,}", f"{outcome.rows_out:,}", seconds,
-             "".join(f", {k} {v}" for k, v in outcome.details.items() if isinstance(v, (int, float, str))))
+    log.info(
+        "%s: %s rows in, %s rows out, %.1f s%s",
+        stage,
+        f"{outcome.rows_in:,}",
+        f"{outcome.rows_out:,}",
+        seconds,
+        "".join(f", {k} {v}" for k, v in outcome.details.items() if isinstance(v, (int, float, str))),
+    )
 
 
 def expected_hash(tables: Tables, config: RunConfig, stage: str) -> str:
     """What the output of `stage` is a function of: its settings and its input, back to the documents."""
-    before, sections = UPSTREAM[stage]
+    return _hash(tables, config, stage, UPSTREAM[stage][1])
+
+
+def history_hash(tables: Tables, config: RunConfig) -> str:
+    """What a run's history is a function of; without the budget, so that a finished run can be extended."""
+    return _hash(tables, config, "extract", CHOICE)
+
+
+def _hash(tables: Tables, config: RunConfig, stage: str, sections: tuple[str, ...]) -> str:
+    before = UPSTREAM[stage][0]
     parts = [config.fingerprint(*sections)]
     if before:
         parts.append(mark(tables, config, before)["input_hash"])
@@ -172,6 +187,14 @@ def mark(tables: Tables, config: RunConfig, stage: str) -> dict[str, str]:
     return marks[-1]
 
 
+def finished(tables: Tables, config: RunConfig, stage: str) -> bool:
+    """Whether a stage has nothing left to do for its present input and configuration."""
+    try:
+        return mark(tables, config, stage)["input_hash"] == expected_hash(tables, config, stage)
+    except TableError:
+        return False
+
+
 def _marks(tables: Tables, run_id: str, stage: str) -> list[dict[str, str]]:
     rows = tables.read(STAGES).where((F.col("run_id") == run_id) & (F.col("stage") == stage))
     return [row.asDict() for row in rows.orderBy("finished_at").collect()]
@@ -186,15 +209,29 @@ def _record(tables: Tables, config: RunConfig, stage: str, input_hash: str, outc
     run_id = _owner(config, stage)
     if stage != "extract":  # the bandit writes its own rows, one an iteration
         cost = {
-            "run_id": run_id, "stage": stage, "iteration": 0, "documents": outcome.rows_in, "calls": outcome.calls,
-            "cached_calls": outcome.cached_calls, "prompt_tokens": outcome.prompt_tokens,
-            "completion_tokens": outcome.completion_tokens, "seconds": seconds, "flops": outcome.flops,
-            "money": outcome.money, "recorded_at": now,
+            "run_id": run_id,
+            "stage": stage,
+            "iteration": 0,
+            "documents": outcome.rows_in,
+            "calls": outcome.calls,
+            "cached_calls": outcome.cached_calls,
+            "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens,
+            "seconds": seconds,
+            "flops": outcome.flops,
+            "money": outcome.money,
+            "recorded_at": now,
         }
         tables.replace(COSTS, tables.rows(COSTS, [cost]), f"run_id = '{run_id}' AND stage = '{stage}'")
     row = {
-        "run_id": run_id, "stage": stage, "input_hash": input_hash, "fingerprint": config.fingerprint(),
-        "rows_in": outcome.rows_in, "rows_out": outcome.rows_out, "seconds": seconds,
-        "details": json.dumps(outcome.details, sort_keys=True, default=str), "finished_at": now,
+        "run_id": run_id,
+        "stage": stage,
+        "input_hash": input_hash,
+        "fingerprint": config.fingerprint(),
+        "rows_in": outcome.rows_in,
+        "rows_out": outcome.rows_out,
+        "seconds": seconds,
+        "details": json.dumps(outcome.details, sort_keys=True, default=str),
+        "finished_at": now,
     }
     tables.append(STAGES, tables.rows(STAGES, [row]))

@@ -32,7 +32,9 @@ class Tables:
             schema: `catalog.schema` of managed tables, or empty.
         """
         self.spark, self.root, self.schema = spark, str(root), schema
-        self._database = schema or f"equal_{hashlib.blake2b(os.path.abspath(self.root).encode(), digest_size=5).hexdigest()}"
+        self._database = (
+            schema or f"equal_{hashlib.blake2b(os.path.abspath(self.root).encode(), digest_size=5).hexdigest()}"
+        )
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}")
         for name in SCHEMAS:
             self._create(name)

@@ -1,0 +1,47 @@
+"""Two runs of one name: the second fails clearly; a dead owner's lock does not stand in the way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from equal.errors import RunLockedError
+from equal.io.lock import run_lock
+
+
+def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path):
+    with run_lock(str(tmp_path), "nightly"), pytest.raises(RunLockedError, match=r"run_name: nightly .* process \d+"):
+        with run_lock(str(tmp_path), "nightly"):
+            pass
+
+
+def test_another_run_name_is_free_and_a_lock_ends_with_its_body(tmp_path):
+    with run_lock(str(tmp_path), "a"), run_lock(str(tmp_path), "b"):
+        pass
+    with run_lock(str(tmp_path), "a"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    code = f"""
+import os, signal
+from equal.io.lock import run_lock
+with run_lock({str(tmp_path)!r}, "nightly"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert (tmp_path / "locks" / "nightly.json").exists()
+    with run_lock(str(tmp_path), "nightly"):
+        pass
+
+
+def test_the_lock_of_another_machine_is_left_alone(tmp_path):
+    path = tmp_path / "locks" / "nightly.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0, "taken_at": "then"}))
+    with pytest.raises(RunLockedError, match="elsewhere"), run_lock(str(tmp_path), "nightly"):
+        pass
+    assert path.exists()

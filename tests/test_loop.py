@@ -1,0 +1,153 @@
+"""The loop over a planted world: arms of known reward, effects that are plain functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equal.core.bandit import ArmState, Pull
+from equal.core.transport import Estimate
+from equal.loop import Extracted, Limits, Pairs, Policy, Scored, Spent, State, run_bandit
+
+POLICY = Policy("equal", arms_per_iteration=2, docs_per_pull=3, exploration="paper", alpha=0.0, warm_up_documents=4)
+NO_PAIRS = Pairs(np.empty(0, object), np.empty(0, int), np.empty(0, object), np.empty((0, 2), np.float32))
+
+
+class World:
+    """Documents in arms; a document of arm j gives one pair whose cost is j / 10. The hash order deals arms in turn."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.by_arm = {arm: [f"{rank:03d}-{arm}" for rank in range(size)] for arm, size in enumerate(sizes)}
+        self.in_order = sorted(doc for docs in self.by_arm.values() for doc in docs)
+        self.read: list[str] = []
+        self.iterations: list = []
+
+    def state(self) -> State:
+        arms = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(self.sizes)}
+        return State(arms, NO_PAIRS, Spent(), 0)
+
+    def extract(self, iteration: int, pulls: list[Pull]) -> Extracted:
+        docs: list[str] = []
+        for pull in pulls:
+            docs += (self.in_order if pull.arm_id is None else self.by_arm[pull.arm_id])[pull.start : pull.stop]
+        self.read += docs
+        arms = np.array([int(doc.split("-")[1]) for doc in docs])
+        counts = {int(arm): int((arms == arm).sum()) for arm in set(arms.tolist())}
+        ids = np.array(docs, dtype=object)
+        order = np.argsort(ids)
+        pairs = Pairs(ids[order], arms[order], ids[order], np.ones((len(docs), 2), np.float32))
+        return Extracted(counts, pairs, {"accepted": len(docs)}, len(docs), 0, 7 * len(docs), 3 * len(docs))
+
+    def score(self, pairs: Pairs) -> Scored:
+        assert len(set(pairs.arm_ids.tolist())) == 1
+        return Scored(Estimate(float(pairs.arm_ids[0]) / 10, True, len(pairs.pair_ids), 1), None)
+
+    def run(self, state: State | None = None, policy: Policy = POLICY, **limits: float) -> tuple[State, str]:
+        limit = Limits(int(limits.get("documents", 0)), int(limits.get("tokens", 0)), limits.get("money", 0.0))
+        return run_bandit(
+            state or self.state(),
+            policy=policy,
+            limits=limit,
+            extract=self.extract,
+            score=self.score,
+            record=self.iterations.append,
+        )
+
+
+def test_no_document_is_read_twice_and_the_budget_is_met_to_the_document():
+    world = World([20, 20, 20, 20])
+    state, reason = world.run(documents=31)
+    assert reason == "documents"
+    assert len(world.read) == len(set(world.read)) == state.spent.documents == 31
+
+
+def test_after_every_arm_was_seen_the_best_arm_is_drained_before_worse_ones():
+    world = World([12, 30, 30, 30])
+    world.run(documents=60)
+    taken = world.iterations[-1].spent.documents
+    counts = [sum(doc.endswith(f"-{arm}") for doc in world.read) for arm in range(4)]
+    assert taken == 60
+    assert counts[0] == 12
+    assert counts[1] > counts[2] >= counts[3]
+
+
+def test_the_warm_up_is_every_arms_first_observation():
+    world = World([9, 9])
+    world.run(documents=4)
+    first = world.iterations[0]
+    assert first.number == 0
+    assert {arm: state.pulls for arm, state in first.arms.items()} == {0: 1, 1: 1}
+    assert first.arms[1].reward == pytest.approx(0.9)
+
+
+def test_a_token_budget_stops_after_the_iteration_that_reached_it():
+    world = World([50, 50])
+    state, reason = world.run(tokens=100)
+    assert reason == "tokens"
+    assert state.spent.tokens >= 100
+    assert state.spent.tokens - world.iterations[-1].extracted.prompt_tokens < 100
+
+
+def test_without_a_limit_in_reach_every_document_is_read():
+    world = World([5, 1, 7])
+    state, reason = world.run(documents=1000)
+    assert reason == "exhausted"
+    assert sorted(world.read) == world.in_order
+    assert state.spent.documents == 13
+
+
+def test_the_random_control_reads_the_hash_order_and_starts_with_the_same_documents():
+    equal, random = World([10, 10, 10]), World([10, 10, 10])
+    equal.run(documents=16)
+    random.run(policy=replace(POLICY, strategy="random"), documents=16)
+    assert random.read == random.in_order[:16]
+    assert equal.read[:4] == random.read[:4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 15), min_size=1, max_size=6),
+    documents=st.integers(1, 60),
+    strategy=st.sampled_from(["equal", "random"]),
+    cut=st.integers(1, 6),
+)
+def test_a_run_killed_after_any_commit_ends_like_an_uninterrupted_one(sizes, documents, strategy, cut):
+    policy = replace(POLICY, strategy=strategy)
+    whole = World(sizes)
+    state, reason = whole.run(policy=policy, documents=documents)
+    broken = World(sizes)
+
+    class Killed(Exception):
+        pass
+
+    state_at_kill = [broken.state()]
+
+    def record(iteration):
+        if len(broken.iterations) >= cut:
+            raise Killed
+        broken.iterations.append(iteration)
+        before = state_at_kill[0]
+        state_at_kill[0] = State(
+            {**before.arms, **iteration.arms},
+            before.pairs.union(iteration.extracted.pairs),
+            iteration.spent,
+            iteration.number + 1,
+        )
+
+    limits = Limits(documents, 0, 0.0)
+    try:
+        run_bandit(
+            broken.state(), policy=policy, limits=limits, extract=broken.extract, score=broken.score, record=record
+        )
+    except Killed:
+        pass
+    resumed, again = broken.run(state_at_kill[0], policy=policy, documents=documents)
+    assert again == reason
+    assert resumed.arms == state.arms
+    assert resumed.spent == state.spent
+    assert resumed.pairs.pair_ids.tolist() == state.pairs.pair_ids.tolist()
