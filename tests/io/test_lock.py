@@ -13,9 +13,9 @@ from equal.io.lock import run_lock
 
 
 def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path):
-    with run_lock(str(tmp_path), "nightly"), pytest.raises(RunLockedError, match=r"run_name: nightly .* process \d+"):
-        with run_lock(str(tmp_path), "nightly"):
-            pass
+    refusal = pytest.raises(RunLockedError, match=r"run_name: nightly .* process \d+")
+    with run_lock(str(tmp_path), "nightly"), refusal, run_lock(str(tmp_path), "nightly"):
+        pass
 
 
 def test_another_run_name_is_free_and_a_lock_ends_with_its_body(tmp_path):
