@@ -1,0 +1,298 @@
+"""A small history with every table filled and every number consistent: a run of EQUAL and its random control.
+
+Twelve topics are twelve arms. EQUAL drifts to the statistical ones, random reads what comes. One document, one
+reply and one error carry markup that must never reach a page unescaped. Iteration 4 of EQUAL was killed before
+its commit mark, so its rows are in the tables and count for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from equal import schemas as s
+from equal.io.tables import Tables
+
+EQUAL_RUN, RANDOM_RUN = "demo", "demo-random"
+FINGERPRINT = "5f1c0a9be2d47a13"
+#: executes in a browser if it is not escaped
+HOSTILE = "<script>window.broken=1</script><img src=x onerror=window.broken=1> A hostile sentence & a median."
+NUM_ARMS, DOCS_PER_ARM, DIMENSIONS = 12, 20, 8
+ITERATIONS, DOCS_PER_ITERATION = 3, 8
+LOST_ITERATION = ITERATIONS + 1
+
+_TOPICS = (
+    "median", "variance", "regression", "eigenvalue", "sampling", "integral", "tensor", "graph", "query", "figure",
+    "parser", "session",
+)  # fmt: skip
+_PACKAGES = ("scipy/stats", "numpy/linalg", "pandas/core", "networkx/algorithms", "sqlalchemy/orm", "matplotlib/axes")
+_STATUSES = ("accepted", "accepted", "accepted", "accepted", "void", "truncated", "unanswered", "failed")
+Row = dict[str, object]
+Rows = dict[str, list[Row]]
+_START = datetime(2026, 11, 20, 9, 0, tzinfo=timezone.utc)
+
+
+def key(*parts: object) -> str:
+    """A 128-bit id, as in the tables."""
+    return hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def text_of(arm: int, number: int) -> str:
+    """The text of one document; the first of arm 0 is the hostile one."""
+    topic = _TOPICS[arm]
+    lines = [
+        f"Compute the {topic} of an array along the given axis.",
+        f"The {topic} number {number} is taken over all values that are not missing.",
+        f"When the {topic} is computed from n values, its error falls with the square root of n.",
+        "Parameters\n----------\na : array_like\n    The values, of shape (n, d).",
+    ]
+    return "\n".join([HOSTILE, *lines] if (arm, number) == (0, 0) else lines)
+
+
+def doc_id(arm: int, number: int) -> str:
+    return key("document", arm, number)
+
+
+def fill(tables: Tables) -> None:
+    """Write both runs into empty tables."""
+    rng = np.random.default_rng(5)
+    _fill_corpus(tables, rng)
+    rows: Rows = defaultdict(list)
+    paid_for = {doc_id(*pair) for pair in _reading_order(EQUAL_RUN)[0]}
+    for run_id in (EQUAL_RUN, RANDOM_RUN):
+        _run(tables, run_id, rows, paid_for, rng)
+    replies = {row["request_key"]: row for row in rows.pop(s.REPLIES)}
+    tables.append(s.REPLIES, tables.rows(s.REPLIES, list(replies.values())))
+    for table, written in rows.items():
+        tables.append(table, tables.rows(table, written))
+
+
+def _fill_corpus(tables: Tables, rng: np.random.Generator) -> None:
+    documents, embeddings, assignments = [], [], []
+    centroids = rng.normal(size=(NUM_ARMS, DIMENSIONS))
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    for arm in range(NUM_ARMS):
+        for number in range(DOCS_PER_ARM - arm):
+            text, ident = text_of(arm, number), doc_id(arm, number)
+            source = f"{_PACKAGES[arm % len(_PACKAGES)]}/{_TOPICS[arm]}.py"
+            documents.append({
+                "doc_id": ident, "source_id": f"{source}#f{number}", "source_file": f"part-{number % 3}.jsonl.gz",
+                "content_hash": key(text), "num_chars": len(text), "ingested_at": _START, "text": text,
+            })  # fmt: skip
+            embeddings.append({"doc_id": ident, "embedding": [float(v) for v in centroids[arm]]})
+            assignments.append({"doc_id": ident, "cluster_id": arm, "distance": 0.01 * number})
+    removals = [_removal("ingest", "too_short", n, {"chars": 41}) for n in range(9)]
+    removals += [_removal("ingest", "unreadable_line", 9, {"line": 812})]
+    removals += [
+        _removal("deduplicate", "near_duplicate", n, {"kept": doc_id(1, 0), "jaccard": 0.81}) for n in range(7)
+    ]
+    removals += [_removal("deduplicate", "exact_duplicate", n, {"kept": doc_id(2, 0), "jaccard": 1.0}) for n in (7, 8)]
+    hit = {"benchmark": "held_out", "item_id": "17", "ngram": "what is the variance of a sum of independent variables"}
+    removals += [_removal("decontaminate", "contaminated", n, hit) for n in (9, 10)]
+    for row in removals:
+        if row["stage"] != "ingest":  # what was ingested and fell later is still in documents
+            text = f"A copy, dropped by {row['stage']}."
+            documents.append({
+                "doc_id": row["doc_id"], "source_id": f"copy/{row['doc_id'][:6]}", "source_file": "part-0.jsonl.gz",
+                "content_hash": key(text), "num_chars": len(text), "ingested_at": _START, "text": text,
+            })  # fmt: skip
+    sizes = [DOCS_PER_ARM - arm for arm in range(NUM_ARMS)]
+    arms = [
+        {"cluster_id": arm, "num_documents": sizes[arm], "fingerprint": FINGERPRINT,
+         "centroid": [float(v) for v in centroids[arm]]}
+        for arm in range(NUM_ARMS)
+    ]  # fmt: skip
+    kept = sum(sizes)
+    stages = [
+        ("ingest", kept + 21, kept + 11, {}), ("deduplicate", kept + 11, kept + 2, {"exact": 2, "near": 7}),
+        ("decontaminate", kept + 2, kept, {"contaminated": 2, "spared": 1}),
+        ("warm_up", 8, 8, {"documents": 8, "pairs": 12, "mrr_before": 0.61, "mrr_after": 0.74}),
+        ("embed", kept, kept, {}), ("cluster", kept, NUM_ARMS, {"k": NUM_ARMS}),
+    ]  # fmt: skip
+    written = {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.ASSIGNMENTS: assignments, s.REMOVALS: removals,
+               s.CENTROIDS: arms}  # fmt: skip
+    for table, rows in written.items():
+        tables.append(table, tables.rows(table, rows))
+    marks = [_mark("corpus", *stage) for stage in stages]
+    tables.append(s.STAGES, tables.rows(s.STAGES, marks))
+    bills = [_cost("corpus", stage, 0, rows_in) for stage, rows_in, _, _ in stages]
+    bills[3] |= {"calls": 8, "prompt_tokens": 4800, "completion_tokens": 200}  # the warm-up
+    tables.append(s.COSTS, tables.rows(s.COSTS, bills))
+
+
+def _removal(stage: str, reason: str, number: int, evidence: Row) -> Row:
+    return {"doc_id": key(stage, reason, number), "stage": stage, "reason": reason, "source_file": "part-0.jsonl.gz",
+            "evidence": json.dumps(evidence)}  # fmt: skip
+
+
+def _mark(run_id: str, stage: str, rows_in: int, rows_out: int, details: Row) -> Row:
+    return {"run_id": run_id, "stage": stage, "input_hash": key(run_id, stage)[:16], "fingerprint": FINGERPRINT,
+            "rows_in": rows_in, "rows_out": rows_out, "seconds": 12.5, "details": json.dumps(details),
+            "finished_at": _START}  # fmt: skip
+
+
+def _cost(run_id: str, stage: str, iteration: int, documents: int, **more: object) -> Row:
+    zeros = {"calls": 0, "cached_calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "money": 0.0}
+    return {"run_id": run_id, "stage": stage, "iteration": iteration, "documents": documents, "seconds": 12.5,
+            "flops": 3.1e12 * documents, "recorded_at": _START, **zeros, **more}  # fmt: skip
+
+
+def _reading_order(run_id: str) -> list[list[tuple[int, int]]]:
+    """Documents (arm, number) of each iteration; the warm-up is shared, EQUAL then keeps to the first five arms."""
+    everything = [(arm, number) for arm in range(NUM_ARMS) for number in range(DOCS_PER_ARM - arm)]
+    everything.sort(key=lambda pair: (pair != (0, 0), key("order", *pair)))
+    warm_up, rest = everything[:DOCS_PER_ITERATION], everything[DOCS_PER_ITERATION:]
+    if run_id == EQUAL_RUN:
+        rest = [pair for pair in rest if pair[0] < 5]
+    return [warm_up] + [rest[i * DOCS_PER_ITERATION : (i + 1) * DOCS_PER_ITERATION] for i in range(LOST_ITERATION)]
+
+
+def _run(tables: Tables, run_id: str, rows: Rows, paid_for: set[str], rng: np.random.Generator) -> None:
+    arms: dict[int, dict[str, int]] = defaultdict(lambda: {"pulls": 0, "documents": 0, "pairs": 0})
+    total_documents = total_tokens = total_pairs = 0
+    for iteration, documents in enumerate(_reading_order(run_id)):
+        if iteration == LOST_ITERATION and run_id == RANDOM_RUN:
+            break
+        read = [_extraction(run_id, iteration, pair, known=doc_id(*pair) in paid_for) for pair in documents]
+        paid_for |= {doc_id(*pair) for pair in documents}
+        rows[s.EXTRACTIONS] += [row for extraction, _ in read for row in extraction]
+        rows[s.REPLIES] += [reply for _, replies in read for reply in replies]
+        final = [row for extraction, _ in read for row in extraction if row["final"]]
+        rows[s.QA_PAIRS] += [
+            {**pair, "run_id": run_id, "iteration": iteration, "arm_id": row["arm_id"], "doc_id": row["doc_id"]}
+            for row in final for pair in row["pairs"] if pair["accepted"]
+        ]  # fmt: skip
+        if iteration == LOST_ITERATION:
+            break
+        for row in final:
+            arms[row["arm_id"]]["documents"] += 1
+            arms[row["arm_id"]]["pairs"] += row["num_pairs"]
+        touched = sorted({row["arm_id"] for row in final})
+        history = [_arm_row(run_id, iteration, arm, arms[arm], rng) for arm in touched]
+        tables.append(s.ARM_HISTORY, tables.rows(s.ARM_HISTORY, history))
+        prompt, completion = 600 * len(read), 25 * len(read)
+        total_documents += len(read)
+        total_tokens += prompt + completion
+        total_pairs += sum(row["num_pairs"] for row in final)
+        rows[s.ITERATIONS].append({
+            "run_id": run_id, "iteration": iteration, "arms": touched, "documents": len(read), "money": 0.0,
+            "pairs": sum(row["num_pairs"] for row in final), "prompt_tokens": prompt, "completion_tokens": completion,
+            "total_documents": total_documents, "total_tokens": total_tokens, "total_money": 0.0,
+            "stop_reason": "documents" if iteration == ITERATIONS else None, "fingerprint": FINGERPRINT,
+            "started_at": _START + timedelta(minutes=iteration),
+             "finished_at": _START + timedelta(minutes=iteration + 1),
+        })  # fmt: skip
+        paid = sum(row["calls"] for row in final)
+        rows[s.COSTS].append(_cost(run_id, "extract", iteration, len(read), calls=paid, cached_calls=len(read) - paid,
+                                   prompt_tokens=prompt, completion_tokens=completion))  # fmt: skip
+        rows[s.EVALUATIONS].append(
+            _evaluation(run_id, "transport_distance", f"pairs:{iteration}", *_distance(run_id, iteration))
+        )
+    _finish(run_id, rows, total_documents, total_pairs)
+
+
+def _arm_row(run_id: str, iteration: int, arm: int, state: dict[str, int], rng: np.random.Generator) -> Row:
+    state["pulls"] += 1
+    known = state["pairs"] > 0
+    error = 0.2 / max(state["pairs"], 1) ** 0.5
+    return {"run_id": run_id, "iteration": iteration, "arm_id": arm, "pulls": state["pulls"],
+            "documents": state["documents"], "pairs": state["pairs"],
+            "reward": 0.85 - 0.04 * arm + error * rng.normal() / 3 if known else None,
+            "standard_error": error if known else None, "converged": True, "exhausted": False,
+            "fingerprint": FINGERPRINT,
+            "ds_score": 0.9 - 0.04 * arm if iteration and run_id == EQUAL_RUN else None}  # fmt: skip
+
+
+def _extraction(run_id: str, iteration: int, document: tuple[int, int], *, known: bool) -> tuple[list[Row], list[Row]]:
+    """The rows of one document: one pass, final; no reply when the request failed."""
+    ident, text = doc_id(*document), text_of(*document)
+    status = "accepted" if document == (0, 0) else _STATUSES[int(key("status", ident)[:6], 16) % len(_STATUSES)]
+    request = key("request", ident)
+    lines = text.split("\n")
+    pairs = [
+        _pair(ident, line, status == "accepted") for line in lines[: 2 if status in ("accepted", "unanswered") else 0]
+    ]
+    accepted = [pair for pair in pairs if pair["accepted"]]
+    answered = status != "failed"
+    row = {
+        "run_id": run_id, "iteration": iteration, "arm_id": document[0], "doc_id": ident, "pass": "extract",
+        "final": True, "status": status, "prompt_version": "general-3fa1", "calls": int(not known),
+        "cached_calls": int(known), "attempts": 1 if answered else 5,
+        "prompt_tokens": 600, "completion_tokens": 25, "passages": 1, "num_pairs": len(accepted),
+        "num_rejected": len(pairs) - len(accepted), "request_keys": [request] if answered else [], "pairs": pairs,
+        "error": None if answered else f"HTTP 503 {HOSTILE}",
+    }  # fmt: skip
+    reply = {
+        "request_key": request, "passage_key": key("passage", ident), "prompt_version": "general-3fa1",
+        "model": "smollm2-135m-instruct", "finish_reason": "length" if status == "truncated" else "stop",
+        "prompt_tokens": 600, "cached_tokens": 480, "completion_tokens": 25, "latency_ms": 430.0, "attempts": 1,
+        "received_at": _START, "parameters": json.dumps({"temperature": 0.0, "max_tokens": 256}),
+        "messages": json.dumps([{"role": "system", "content": "Write questions."}, {"role": "user", "content": text}]),
+        "text": json.dumps({"questions": [pair["question"] for pair in pairs]}),
+    }  # fmt: skip
+    return [row], [reply] if answered else []
+
+
+def _pair(ident: str, line: str, accepted: bool) -> Row:
+    question = f"What is said of this: {line[:60]}?"
+    return {"pair_id": key(ident, 0, question, line), "passage_index": 0, "accepted": accepted, "similarity": 0.7,
+            "reason": None if accepted else "unanswered", "question": question, "answer": line,
+            "embedding": [1.0] + [0.0] * (DIMENSIONS - 1)}  # fmt: skip
+
+
+def _distance(run_id: str, iteration: int) -> tuple[float, float]:
+    """(value, half width of the interval): both runs start alike, EQUAL falls faster."""
+    start, slope = 0.42, 0.07 if run_id == EQUAL_RUN else 0.01
+    return start - slope * iteration, 0.02
+
+
+def _evaluation(run_id: str, metric: str, model: str, value: float, half: float) -> Row:
+    return {"run_id": run_id, "benchmark": "held_out", "model": model, "metric": metric, "value": value,
+            "stderr": half / 2, "low": value - half, "high": value + half, "items": 40,
+            "mlflow_run_id": f"mlflow-{run_id}", "fingerprint": FINGERPRINT, "evaluated_at": _START}  # fmt: skip
+
+
+def _finish(run_id: str, rows: Rows, documents: int, pairs: int) -> None:
+    """Selection, fine-tuning, evaluation, and the marks of the run's stages."""
+    method = "equal" if run_id == EQUAL_RUN else "random"
+    own = [p for p in rows[s.QA_PAIRS] if p["run_id"] == run_id and p["iteration"] <= ITERATIONS]
+    own.sort(key=lambda pair: (pair["arm_id"], pair["pair_id"]))
+    for rank, pair in enumerate(own, start=1):
+        rows[s.SELECTED_PAIRS].append({**pair, "method": method, "rank": rank, "score": 1 - 0.01 * rank, "round": 0})
+    tuned = 2.41 if run_id == EQUAL_RUN else 2.52
+    rows[s.EVALUATIONS] += [
+        _evaluation(run_id, "transport_distance", "pairs", *_distance(run_id, ITERATIONS)),
+        _evaluation(run_id, "target_loss", "base", 2.71, 0.06),
+        _evaluation(run_id, "target_loss", "tuned", tuned, 0.06),
+    ]
+    finetune = {"mlflow_run_id": f"mlflow-{run_id}", "adapter": f"{run_id}/adapter", "final_loss": 1.9,
+                "dataset": s.SELECTED_PAIRS, "dataset_version": 1}  # fmt: skip
+    extract = {"iterations": ITERATIONS, "documents": documents, "stop_reason": "documents"}
+    for stage, rows_in, rows_out, details in (
+        ("extract", documents, pairs, extract), ("select", pairs, pairs, {}),
+        ("finetune", pairs, 0, finetune), ("evaluate", 40, 4, {}),
+    ):  # fmt: skip
+        rows[s.STAGES].append(_mark(run_id, stage, rows_in, rows_out, details))
+        if stage != "extract":
+            rows[s.COSTS].append(_cost(run_id, stage, 0, rows_in))
+
+
+@pytest.fixture(scope="session")
+def history_root(spark, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage root with the filled tables, made once for all test files that import this fixture."""
+    root = Path(tmp_path_factory.getbasetemp()) / "history"
+    if not root.exists():
+        fill(Tables(spark, str(root)))
+    return str(root)
+
+
+@pytest.fixture
+def history(spark, history_root: str) -> Tables:
+    """The filled tables, in use by the session."""
+    return Tables(spark, history_root)

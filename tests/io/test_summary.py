@@ -1,0 +1,98 @@
+"""summary.json is a function of the tables, its parts add up, and what is missing is None, not zero."""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+
+import pytest
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from equal.errors import TableError
+from equal.io.summary import find_control, summarise
+from equal.schemas import ITERATIONS as ITERATIONS_TABLE
+from equal.schemas import SCHEMAS
+from filled_tables import (
+    DOCS_PER_ITERATION,
+    EQUAL_RUN,
+    FINGERPRINT,
+    ITERATIONS,
+    NUM_ARMS,
+    RANDOM_RUN,
+    history,
+    history_root,
+)
+
+__all__ = ["history", "history_root"]
+
+KEYS = {
+    "documents", "removed", "arms", "iterations", "documents_extracted", "llm_calls", "prompt_tokens",
+    "completion_tokens", "pairs", "outcomes", "distance", "target_loss", "seconds", "fingerprint", "mlflow_run_id",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def summary(spark, history_root):
+    from equal.io.tables import Tables
+
+    return summarise(Tables(spark, history_root), EQUAL_RUN, RANDOM_RUN)
+
+
+def test_every_table_of_the_schema_is_filled(history):
+    sizes = [history.read(name).select(F.lit(name).alias("table")).limit(1) for name in SCHEMAS]
+    assert {row["table"] for row in reduce(DataFrame.union, sizes).collect()} == set(SCHEMAS)
+
+
+def test_it_has_exactly_the_promised_keys_and_is_json(summary):
+    assert set(summary) == KEYS
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_the_parts_add_up(summary):
+    extracted = DOCS_PER_ITERATION * (ITERATIONS + 1)
+    assert summary["documents_extracted"] == sum(summary["outcomes"].values()) == extracted
+    assert summary["llm_calls"] == extracted
+    assert summary["prompt_tokens"] == 600 * extracted
+    assert summary["removed"] == {"ingest": 10, "deduplicate": 9, "decontaminate": 2}
+    assert summary["arms"] == NUM_ARMS
+    assert summary["iterations"] == ITERATIONS
+
+
+def test_an_iteration_without_its_commit_mark_did_not_happen(summary, history):
+    everything = history.read("extractions").where(f"run_id = '{EQUAL_RUN}'").count()
+    assert everything == summary["documents_extracted"] + DOCS_PER_ITERATION
+    assert 0 < summary["pairs"] < history.read("qa_pairs").where(f"run_id = '{EQUAL_RUN}'").count()
+
+
+def test_the_comparison_is_that_of_the_final_pairs(summary):
+    assert summary["distance"]["equal"] == pytest.approx({"value": 0.21, "low": 0.19, "high": 0.23})
+    assert summary["distance"]["random"]["value"] == pytest.approx(0.39)
+    assert summary["target_loss"] == {"base": 2.71, "equal": 2.41, "random": 2.52}
+    assert summary["fingerprint"] == FINGERPRINT
+    assert summary["mlflow_run_id"] == f"mlflow-{EQUAL_RUN}"
+
+
+def test_seconds_stand_in_the_order_of_the_stages_and_cover_both_runs(summary):
+    assert summary["seconds"]["embed"] == 12.5
+    assert summary["seconds"]["extract"] == 12.5 * 2 * (ITERATIONS + 1)
+    assert set(summary["seconds"]) >= {"ingest", "warm_up", "cluster", "select", "finetune", "evaluate"}
+
+
+def test_the_control_is_found_by_how_its_documents_were_chosen(history):
+    assert find_control(history, EQUAL_RUN) == RANDOM_RUN
+    assert find_control(history, RANDOM_RUN) is None
+
+
+def test_without_control_and_evaluation_there_are_gaps_not_zeros(tables):
+    mark = {"run_id": "alone", "iteration": 1, "documents": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    tables.append(ITERATIONS_TABLE, tables.rows(ITERATIONS_TABLE, [mark]))
+    summary = summarise(tables, "alone")
+    assert summary["distance"] == {"equal": None, "random": None}
+    assert set(summary["target_loss"].values()) == {None}
+    assert summary["mlflow_run_id"] is None
+
+
+def test_an_unknown_run_is_an_error_that_names_the_known_ones(history):
+    with pytest.raises(TableError, match=f"no-such-run.*{EQUAL_RUN}, {RANDOM_RUN}"):
+        summarise(history, "no-such-run")
