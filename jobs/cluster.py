@@ -1,0 +1,51 @@
+"""Cluster the embeddings by cosine k-means into centroids and assignments: the arms of the bandit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from equal.core.bandit import largest_k, require_affordable
+from equal.io.stage import Job, Outcome
+from equal.io.stage import main as run_main
+from equal.schemas import ASSIGNMENTS, CENTROIDS, CLUSTER_ID, EMBEDDINGS
+from equal.transforms.cluster import assign_clusters, candidates, centroid_rows, choose_clustering, sample_to_fit
+from pyspark.sql import functions as F
+
+
+def cluster(job: Job) -> Outcome:
+    """Read embeddings, fit k-means on a sample, assign every document, write both."""
+    config, settings = job.config, job.config.cluster
+    embeddings = job.tables.read(EMBEDDINGS)
+    num_docs = embeddings.count()
+    affordable = largest_k(config.bandit.docs_per_pull, config.document_budget(num_docs), settings.max_sweep_share)
+    ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=affordable)
+    require_affordable(
+        max(ks), config.bandit.docs_per_pull, config.document_budget(num_docs), settings.max_sweep_share
+    )
+    sample = sample_to_fit(embeddings, num_docs=num_docs, fit_documents=settings.fit_documents, seed=config.seed)
+    fit, costs = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
+    sample.unpersist()
+    job.tables.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids))
+    assignments = job.tables.read(ASSIGNMENTS)
+    sizes = {row[0]: row[1] for row in assignments.groupBy(CLUSTER_ID).agg(F.count("*")).collect()}
+    job.tables.replace(CENTROIDS, job.tables.rows(CENTROIDS, centroid_rows(fit, sizes, config.fingerprint())))
+    dim = fit.centroids.shape[1]
+    details = {
+        "k": len(fit.centroids),
+        "cost": fit.cost,
+        "passes": fit.iterations,
+        "converged": fit.converged,
+        "elbow": {str(k): cost for k, cost in costs.items()},
+        "dim": dim,
+    }
+    passes = sum(ks) * settings.max_iterations + len(fit.centroids)
+    return Outcome(num_docs, sum(sizes.values()), details, flops=2.0 * num_docs * dim * passes)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job from the command line."""
+    run_main("cluster", cluster, argv, __doc__)
+
+
+if __name__ == "__main__":
+    main()
