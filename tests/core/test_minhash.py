@@ -1,0 +1,158 @@
+"""Signatures estimate Jaccard, bands follow the S-curve, groups equal those of a search through all pairs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equal.core.minhash import Permutations, candidate_groups, find_duplicates, jaccard, shingles
+from equal.core.ngrams import words
+
+PINNED_SHINGLES = [943670846343892199, 3032420796728778329, 7494147632784627746]
+PINNED_KEYS = [7128809211357380538, -5132974604576844867]
+PERMUTATIONS = Permutations.seeded(bands=14, rows=8, seed=17)
+
+
+def overlapping(rng: np.random.Generator, similarity: float, union: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two random sets with that Jaccard similarity."""
+    shared = round(similarity * union)
+    values = rng.integers(0, 2**63, size=union, dtype=np.uint64)
+    common, rest = values[:shared], values[shared:]
+    half = len(rest) // 2
+    return np.unique(np.append(common, rest[:half])), np.unique(np.append(common, rest[half:]))
+
+
+def word_shingles(text: str, width: int) -> set[tuple[str, ...]]:
+    tokens = words(text)
+    width = min(width, len(tokens))
+    return {tuple(tokens[i : i + width]) for i in range(len(tokens) - width + 1)} if tokens else set()
+
+
+VOCABULARY = ["alpha", "beta", "gamma", "1", "2", "été", "a", "aa", "aaa"]
+TEXT = st.lists(st.sampled_from(VOCABULARY), max_size=30).map(" ".join)
+    " ".join
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT, TEXT, st.integers(1, 6))
+def test_shingle_sets_have_the_size_and_the_jaccard_of_the_sets_of_words(left: str, right: str, width: int):
+    expected_left, expected_right = word_shingles(left, width), word_shingles(right, width)
+    hashed_left, hashed_right = shingles(left, width), shingles(right, width)
+    assert len(hashed_left) == len(expected_left)
+    union = len(expected_left | expected_right)
+    expected = len(expected_left & expected_right) / union if union else 0.0
+    # widths differ only for texts shorter than a shingle, which then share nothing in either form
+    assert jaccard(hashed_left, hashed_right) == expected
+
+
+def test_a_word_hashes_alike_wherever_it_stands():
+    assert shingles("x y needle", 1)[np.isin(shingles("x y needle", 1), shingles("needle", 1))].size == 1
+
+
+def test_words_split_differently_are_different_shingles():
+    assert jaccard(shingles("ab c", 2), shingles("a bc", 2)) == 0.0
+    assert jaccard(shingles("a b", 2), shingles("b a", 2)) == 0.0
+
+
+def test_signatures_estimate_jaccard_without_bias():
+    rng = np.random.default_rng(1)
+    many = Permutations.seeded(bands=64, rows=8, seed=3)
+    for similarity in (0.1, 0.5, 0.75, 0.95):
+        pairs = [overlapping(rng, similarity, 200) for _ in range(60)]
+        share = np.mean([np.mean(many.signature(a) == many.signature(b)) for a, b in pairs])
+        # 60 * 512 nearly independent rows: three standard errors are at most 0.009
+        assert share == pytest.approx(similarity, abs=0.012)
+
+
+def test_bands_meet_as_often_as_the_curve_says():
+    rng = np.random.default_rng(2)
+    for similarity in (0.5, 0.72, 0.9):
+        pairs = [overlapping(rng, similarity, 120) for _ in range(400)]
+        met = [bool(np.intersect1d(PERMUTATIONS.band_keys(a), PERMUTATIONS.band_keys(b)).size) for a, b in pairs]
+        assert np.mean(met) == pytest.approx(1 - (1 - similarity**8) ** 14, abs=0.08)
+
+
+def test_a_signature_of_many_shingles_is_the_minimum_of_those_of_its_parts():
+    values = np.unique(np.random.default_rng(3).integers(0, 2**63, size=10_000, dtype=np.uint64))
+    parts = [PERMUTATIONS.signature(part) for part in np.array_split(values, 7)]
+    np.testing.assert_array_equal(PERMUTATIONS.signature(values), np.min(parts, axis=0))
+
+
+def test_values_are_pinned_so_that_stored_keys_stay_comparable():
+    assert shingles("the quick brown fox", 2).tolist() == PINNED_SHINGLES
+    assert PERMUTATIONS.band_keys(shingles("the quick brown fox", 2))[:2].tolist() == PINNED_KEYS
+
+
+def test_a_text_without_words_has_no_shingles_and_meets_nothing():
+    assert len(shingles("... !!! ---", 5)) == 0
+    assert len(PERMUTATIONS.band_keys(shingles("", 5))) == 0
+    assert jaccard(shingles("", 5), shingles("", 5)) == 0.0
+
+
+def test_groups_are_labelled_by_their_smallest_key():
+    keys, labels = candidate_groups(np.array([9, -4, 7]), np.array([7, 5, 3]))
+    assert dict(zip(keys.tolist(), labels.tolist())) == {-4: -4, 3: 3, 5: -4, 7: 3, 9: 3}
+    assert not len(candidate_groups(np.empty(0, np.int64), np.empty(0, np.int64))[0])
+
+
+def make_texts(seed: int) -> list[str]:
+    """Twenty originals, each with edited copies, so that some pairs lie just below and above the threshold."""
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(20):
+        tokens = [str(rng.randrange(500)) for _ in range(rng.randrange(4, 120))]
+        texts.append(" ".join(tokens))
+        for _ in range(rng.randrange(4)):
+            tokens = list(tokens)
+            for _ in range(rng.randrange(1, 5)):
+                tokens[rng.randrange(len(tokens))] = str(rng.randrange(500))
+            texts.append(" ".join(tokens))
+    return texts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dropped_texts_are_those_of_a_search_through_all_candidate_pairs(seed: int):
+    texts = make_texts(seed)
+    sets = [shingles(text, 5) for text in texts]
+    keys = [PERMUTATIONS.band_keys(s) for s in sets]
+    order = np.array(random.Random(seed).sample(range(len(texts)), len(texts)))
+    parents = list(range(len(texts)))
+
+    def root(i: int) -> int:
+        while parents[i] != i:
+            i = parents[i]
+        return i
+
+    for a, b in itertools.combinations(range(len(texts)), 2):
+        if np.intersect1d(keys[a], keys[b]).size and jaccard(sets[a], sets[b]) >= 0.75:
+            parents[root(a)] = root(b)
+    kept = {}
+    for i in range(len(texts)):
+        kept[root(i)] = min(kept.get(root(i), i), i, key=lambda j: order[j])
+    expected = {i: kept[root(i)] for i in range(len(texts)) if kept[root(i)] != i}
+    found = find_duplicates(sets, keys, order, 0.75)
+    assert {d.dropped: d.kept for d in found} == expected
+    assert len(expected) > 5
+    for duplicate in found:
+        assert duplicate.jaccard == jaccard(sets[duplicate.dropped], sets[duplicate.kept])
+
+
+def test_a_candidate_pair_below_the_threshold_is_no_edge():
+    left, right = shingles("a b c d e f g h", 1), shingles("a b c d e f x y", 1)
+    same_band = [np.array([1]), np.array([1])]
+    assert jaccard(left, right) == 0.6
+    assert find_duplicates([left, right], same_band, np.array([0, 1]), 0.61) == []
+    assert len(find_duplicates([left, right], same_band, np.array([0, 1]), 0.6)) == 1
+
+
+def test_a_chain_ends_in_one_kept_text_and_the_jaccard_is_to_that_text():
+    tokens = [str(i) for i in range(24)]
+    sets = [shingles(" ".join(tokens[i : i + 20]), 1) for i in (0, 2, 4)]
+    found = find_duplicates(sets, [np.array([5])] * 3, np.array([2, 1, 0]), 0.8)
+    assert [(d.dropped, d.kept, round(d.jaccard, 3)) for d in found] == [(0, 2, 0.667), (1, 2, 0.818)]
