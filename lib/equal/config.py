@@ -97,6 +97,7 @@ class Cluster:
 class Endpoint:
     url: str = setting(science=False)
     model: str = setting()
+    model_parameters: int = setting(low=0, science=False)
     key_env: str = setting(science=False)
     key_secret: str = setting(science=False)
     in_flight: int = setting(low=1, high=4096, science=False)

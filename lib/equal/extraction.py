@@ -1,4 +1,183 @@
-"""One extraction over Spark, as the warm-up and the bandit both need it: read documents, ask, write, collect."""
+"""One extraction over Spark, as the warm-up and the bandit both need it: ask, write, read back, score.
+
+documents -> passages -> one Spark job: ask, parse, check, embed -> extractions -> qa_pairs -> driver
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from equal.core.costs import money
+from equal.core.ngrams import BenchmarkIndex
+from equal.core.reading import Recipe
+from equal.core.transport import bootstrap, standard_error, transport_cost
+from equal.errors import EndpointError
+from equal.history import collect_pairs
+from equal.io.endpoint import check_endpoint, read_key
+from equal.io.prompts import load_prompts
+from equal.io.references import read_benchmarks, read_items, require_disjoint
+from equal.io.replies import PayingClientFactory, ReplySpool, client_factory
+from equal.io.stage import Job
+from equal.loop import Extracted, Pairs, Scored
+from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
+from equal.training.encoder import EncoderFactory
+from equal.transforms.extract import extract_pairs, qa_pairs_of
+from equal.transforms.passages import passages
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Reads documents on behalf of one run.
+
+    Attributes:
+        job: configuration, session and tables.
+        run_id: under which rows are written.
+        encoder_dir: the encoder for quotes and for pair embeddings.
+    """
+
+    job: Job
+    run_id: str
+    encoder_dir: str
+
+    @cached_property
+    def make_encoder(self) -> EncoderFactory:
+        """The encoder of documents, pairs and reference alike."""
+        settings = self.job.config.encoder
+        return EncoderFactory(self.encoder_dir, settings.dtype, settings.max_tokens, settings.batch_size)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Prompts, decoding and thresholds."""
+        settings = self.job.config.extraction
+        extract_prompt, refine_prompt = load_prompts(
+            settings.domain,
+            answer=settings.answer,
+            refine=settings.refine,
+            structured=settings.structured,
+            max_pairs=settings.max_pairs,
+        )
+        return Recipe(
+            extract_prompt,
+            refine_prompt,
+            self.job.config.endpoint.model,
+            settings.temperature,
+            settings.max_tokens,
+            settings.min_answer_similarity,
+            settings.min_grounded_share,
+        )
+
+    @cached_property
+    def index(self) -> BenchmarkIndex:
+        """What no pair may contain."""
+        settings = self.job.config.decontaminate
+        return BenchmarkIndex.build(
+            read_benchmarks(settings.benchmarks),
+            ngram_words=settings.ngram_words,
+            short_words=settings.short_words,
+        )
+
+    @cached_property
+    def guide(self) -> np.ndarray:
+        """(m, d) embeddings of the reference items that guide selection."""
+        reference = self.job.config.reference
+        items = read_items(reference.guide, "reference.guide")
+        held_out = read_items(reference.held_out, "reference.held_out") if reference.held_out else []
+        require_disjoint(items, held_out, read_benchmarks(self.job.config.decontaminate.benchmarks))
+        return self.make_encoder().encode([item.text for item in items])
+
+    @property
+    def spool(self) -> ReplySpool:
+        """Replies that are paid for and not yet in the table."""
+        return ReplySpool(self.job.path("spool"))
+
+    @cached_property
+    def make_client(self) -> PayingClientFactory:
+        """Checks the endpoint once, before the first call."""
+        endpoint = self.job.config.endpoint
+        key = read_key(endpoint)
+        check_endpoint(endpoint, key, min_context=self.job.config.extraction.max_tokens)
+        tasks = min(self.job.spark.sparkContext.defaultParallelism, self.job.config.spark.partitions)
+        return client_factory(endpoint, key, self.spool, tasks=tasks)
+
+    def read(self, iteration: int, documents: DataFrame) -> Extracted:
+        """Extract from documents and commit their `extractions` and `qa_pairs` rows.
+
+        Args:
+            iteration: under which the rows stand; a rerun replaces them.
+            documents: doc_id, arm_id.
+
+        Raises:
+            EndpointError: more than endpoint.max_failed_share of the documents failed; replies are kept.
+        """
+        job, settings = self.job, self.job.config.extraction
+        self.spool.fold(job.tables)  # of a run that was killed
+        with_text = documents.join(job.tables.read(DOCUMENTS).select(DOC_ID, "text"), DOC_ID)
+        rows = extract_pairs(
+            passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages),
+            job.tables.read(REPLIES),
+            recipe=self.recipe,
+            make_client=self.make_client,
+            make_encoder=self.make_encoder,
+            index=self.index,
+            run_id=self.run_id,
+            iteration=iteration,
+            num_partitions=job.config.spark.partitions,
+        )
+        where = f"run_id = '{self.run_id}' AND iteration = {iteration}"
+        job.tables.replace(EXTRACTIONS, rows, where)
+        self.spool.fold(job.tables)
+        written = job.tables.read(EXTRACTIONS).where(where)
+        job.tables.replace(QA_PAIRS, qa_pairs_of(written), where)
+        extracted = self._totals(written, collect_pairs(job.tables.read(QA_PAIRS).where(where)))
+        self._require_served(extracted, written)
+        return extracted
+
+    def _totals(self, written: DataFrame, pairs: Pairs) -> Extracted:
+        final = written.where("final").groupBy("arm_id", "status").agg(F.count("*").alias("documents")).collect()
+        names = ("calls", "cached_calls", "prompt_tokens", "completion_tokens")
+        sums = written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names]).first()
+        documents: dict[int, int] = {}
+        outcomes: dict[str, int] = {}
+        for row in final:
+            documents[row.arm_id] = documents.get(row.arm_id, 0) + row.documents
+            outcomes[row.status] = outcomes.get(row.status, 0) + row.documents
+        budget = self.job.config.budget
+        price = money(sums.prompt_tokens, sums.completion_tokens, budget.prompt_price, budget.completion_price)
+        return Extracted(
+            documents,
+            pairs,
+            outcomes,
+            sums.calls,
+            sums.cached_calls,
+            sums.prompt_tokens,
+            sums.completion_tokens,
+            price,
+        )
+
+    def _require_served(self, extracted: Extracted, written: DataFrame) -> None:
+        """Stop a run whose endpoint fails, instead of spending its documents on nothing."""
+        failed, total = extracted.outcomes.get("failed", 0), sum(extracted.outcomes.values())
+        allowed = self.job.config.endpoint.max_failed_share
+        if total and failed / total > allowed:
+            example = written.where("status = 'failed'").select("error").first()
+            raise EndpointError(
+                f"endpoint: {failed} of {total} documents of this iteration failed, above "
+                f"endpoint.max_failed_share={allowed:g}; last error: {example[0] if example else 'unknown'}. "
+                "Replies that came are kept: mend the endpoint and run again"
+            )
+
+    def score(self, pairs: Pairs) -> Scored:
+        """The transport cost of an arm's pairs to the guide items, and its bootstrap error over documents."""
+        settings, seed = self.job.config.transport, self.job.config.seed
+        doc_index = np.unique(pairs.doc_ids.astype(str), return_inverse=True)[1]
+        common = {"estimator": settings.estimator, "max_pairs": settings.max_pairs, "splits": settings.splits}
+        estimate = transport_cost(pairs.embeddings, self.guide, seed=seed, doc_index=doc_index, **common)
+        values = bootstrap(
+            pairs.embeddings, doc_index, self.guide, num_resamples=settings.bootstrap, seed=seed, **common
+        )
+        return Scored(estimate, standard_error(values, int(doc_index.max()) + 1))
