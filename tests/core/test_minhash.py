@@ -35,8 +35,6 @@ def word_shingles(text: str, width: int) -> set[tuple[str, ...]]:
 
 VOCABULARY = ["alpha", "beta", "gamma", "1", "2", "été", "a", "aa", "aaa"]
 TEXT = st.lists(st.sampled_from(VOCABULARY), max_size=30).map(" ".join)
-    " ".join
-)
 
 
 @settings(max_examples=300, deadline=None)

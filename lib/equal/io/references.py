@@ -1,0 +1,146 @@
+"""Reference sets and benchmarks: JSON lines with a question, an answer and, if there is one, an id."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from equal.config import RunConfig
+from equal.core.items import Item
+from equal.core.ngrams import BenchmarkIndex
+from equal.errors import InputError
+
+#: items named in one message
+_SHOWN = 5
+
+
+def read_items(path: str, field: str) -> list[Item]:
+    """Read one file of items, plain or gzip.
+
+    Args:
+        path: the file; each line holds `question` and `answer`, and may hold `id` (otherwise the line number).
+        field: the setting that names the file, for messages, such as `reference.guide`.
+
+    Raises:
+        InputError: the file is missing, empty, not UTF-8, or has a malformed line, which is named.
+    """
+    if not path:
+        raise InputError(f"{field}: is empty; give the path of a JSON-lines file with question and answer")
+    if not Path(path).is_file():
+        raise InputError(f"{field}: is {path!r}, no such file; give a JSON-lines file with question and answer")
+    try:
+        with _open(path) as lines:
+            numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{field}: {path} is not UTF-8 ({error.reason}); convert it to UTF-8") from error
+    except (OSError, EOFError) as error:
+        raise InputError(f"{field}: {path} cannot be read ({error}); check that the file is whole") from error
+    if not numbered:
+        raise InputError(f"{field}: {path} has no items; it needs one JSON object a line with question and answer")
+    items = [_parse(line, f"{field}: {path} line {number}", number) for number, line in numbered]
+    seen: set[str] = set()
+    for item in items:
+        if item.item_id in seen:
+            raise InputError(f"{field}: {path} has id {item.item_id!r} twice; ids must be unique, rename one")
+        seen.add(item.item_id)
+    return items
+
+
+def read_benchmarks(paths: Mapping[str, str]) -> dict[str, list[Item]]:
+    """Read every benchmark of `decontaminate.benchmarks`, name to path.
+
+    Raises:
+        InputError: a file is missing, empty or malformed.
+    """
+    return {name: read_items(path, f"decontaminate.benchmarks.{name}") for name, path in paths.items()}
+
+
+def require_disjoint(
+    guide: Sequence[Item],
+    held_out: Sequence[Item],
+    benchmarks: Mapping[str, Sequence[Item]],
+    *,
+    ngram_words: int,
+    short_words: int,
+) -> None:
+    """Refuse a guiding set that shares an item with what the result is judged by.
+
+    Raises:
+        InputError: names the items of `reference.guide` that occur in `reference.held_out` or a benchmark.
+    """
+    judges = {"reference.held_out": held_out, **{f"benchmark {name}": items for name, items in benchmarks.items()}}
+    index = BenchmarkIndex.build(judges, ngram_words=ngram_words, short_words=short_words)
+    shared = [(item, hit) for item in guide if (hit := index.match(item.text)) is not None]
+    if not shared:
+        return
+    named = "; ".join(
+        f"{item.item_id} shares {hit.ngram!r} with {hit.item_id} of {hit.benchmark}" for item, hit in shared[:_SHOWN]
+    )
+    more = f"; and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+    raise InputError(
+        f"reference.guide: {len(shared)} of {len(guide)} items occur in what the result is judged by: {named}{more}. "
+        "Remove or reword them in reference.guide"
+    )
+
+
+def load_benchmarks(config: RunConfig) -> dict[str, list[Item]]:
+    """The benchmarks of a run, after checking that the reference sets it names do not overlap them.
+
+    Raises:
+        InputError: a file is missing, empty or malformed, or `reference.guide` overlaps a judging set.
+    """
+    rule = config.decontaminate
+    benchmarks = read_benchmarks(rule.benchmarks)
+    named = {name: path for name, path in vars(config.reference).items() if path}
+    sets = {name: read_items(path, f"reference.{name}") for name, path in named.items()}
+    require_disjoint(
+        sets.get("guide", []),
+        sets.get("held_out", []),
+        benchmarks,
+        ngram_words=rule.ngram_words,
+        short_words=rule.short_words,
+    )
+    return benchmarks
+
+
+def write_spared(path: str, spared: Sequence[Mapping[str, Any]]) -> None:
+    """Write the n-grams that a run spares, most common first: `ngram`, `key`, `documents`, `benchmark`, `item_id`."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(list(spared), indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(target)
+
+
+def read_spared(path: str) -> frozenset[int]:
+    """The keys of the n-grams that `write_spared` wrote, for `BenchmarkIndex.build`."""
+    return frozenset(entry["key"] for entry in json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _open(path: str) -> Any:
+    opener = gzip.open if path.endswith(".gz") else open
+    return opener(path, "rt", encoding="utf-8-sig")
+
+
+def _parse(line: str, where: str, number: int) -> Item:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON ({error.msg}); one JSON object a line is expected") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{where} is a JSON {type(record).__name__}, expected an object with question and answer")
+    question, answer = _text(record, "question", where), _text(record, "answer", where)
+    if not question.strip():
+        raise InputError(f"{where}: question is blank; fill it or remove the line")
+    return Item(str(record.get("id", number)), question, answer)
+
+
+def _text(record: dict[str, Any], key: str, where: str) -> str:
+    if key not in record:
+        raise InputError(f"{where} has no {key!r}; fields present: {', '.join(record) or 'none'}")
+    if not isinstance(record[key], str):
+        raise InputError(f"{where}: {key} is {record[key]!r} ({type(record[key]).__name__}), expected text")
+    return str(record[key])
