@@ -52,8 +52,7 @@ lock: $(MAIN)  ## pin conf/requirements/*.in anew, keeping what still fits
 		--override conf/requirements/server.overrides -o conf/requirements/server.lock
 
 preflight:
-	@test -n "$(PYTHON)" || { echo "Python: 3.11 is not on PATH; install it with venv, for example the Debian\
-	packages python3.11 and python3.11-venv"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python: 3.11 is not on PATH; install python3.11 with its venv module"; exit 1; }
 	@$(PYTHON) demo/preflight.py
 
 # the locks are complete, so nothing is resolved: --no-deps installs exactly what stands in them
@@ -75,12 +74,12 @@ $(SERVER): conf/requirements/server.lock | $(MAIN)
 $(JARS): $(MAIN)
 	@echo "resolving the jars of Delta and Spark NLP, once"
 	@mkdir -p $(@D)
-	@$(BIN)/python -c "from equal.io.session import open_session; open_session(1).stop()" 2> .cache/jars.log \
+	@$(BIN)/python -c "from equal.io.session import open_session; open_session(1).stop()" > .cache/jars.log 2>&1 \
 		|| { tail -n 20 .cache/jars.log; exit 1; }
 	@touch $@
 
 $(MODEL): demo/model.py | $(MAIN)
 	@echo "converting the demo's model, once"
 	@mkdir -p .cache
-	@$(BIN)/python demo/model.py 2> .cache/model.log || { tail -n 20 .cache/model.log; exit 1; }
+	@$(BIN)/python demo/model.py > .cache/model.log 2>&1 || { tail -n 20 .cache/model.log; exit 1; }
 	@touch $@
