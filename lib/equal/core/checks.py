@@ -1,0 +1,86 @@
+"""Whether a pair counts: every rule by which one is rejected, each with its own reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from equal.core.ngrams import words
+from equal.core.qa import MIN_QUESTION_CHARS, QA, is_looping
+
+#: share of words two questions have in common from which one is a copy of the other
+_COPY_JACCARD = 0.8
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a pair does not count.
+
+    Attributes:
+        reason: one word to group by: empty, looping, copied_example, ungrounded, contaminated ...
+        evidence: for a person.
+    """
+
+    reason: str
+    evidence: str = ""
+
+
+def reject(
+    pair: QA,
+    passage: str,
+    *,
+    example_questions: Sequence[str],
+    min_grounded_share: float,
+    match: Callable[[str], object],
+) -> Rejection | None:
+    """The first rule that a pair breaks.
+
+    Args:
+        pair: question and answer.
+        passage: what they were read from.
+        example_questions: questions of the prompt's worked examples.
+        min_grounded_share: of the answer's content words that must stand in the passage.
+        match: benchmark lookup; anything but None means contamination.
+    """
+    if len(pair.question) < MIN_QUESTION_CHARS or not pair.answer.strip():
+        return Rejection("empty")
+    if is_looping(pair.question) or is_looping(pair.answer):
+        return Rejection("looping")
+    for example in example_questions:
+        if jaccard(pair.question, example) >= _COPY_JACCARD:
+            return Rejection("copied_example", example)
+    share = grounded_share(pair.answer, passage)
+    if share < min_grounded_share:
+        return Rejection("ungrounded", f"{share:.2f} of the answer's content words stand in the passage")
+    hit = match(f"{pair.question}\n{pair.answer}")
+    return None if hit is None else Rejection("contaminated", str(hit))
+
+
+def same_question(question: str) -> str:
+    """What two questions share when they are the same one: their words."""
+    return " ".join(words(question))
+
+
+def jaccard(a: str, b: str) -> float:
+    """Jaccard similarity of two texts' word sets.
+
+    >>> jaccard("What is a mean?", "what is the mean")
+    0.6
+    """
+    first, second = set(words(a)), set(words(b))
+    return len(first & second) / max(len(first | second), 1)
+
+
+def grounded_share(answer: str, passage: str) -> float:
+    """Share of the answer's content words that the passage holds; 1 for an answer without any.
+
+    >>> grounded_share("It has 12 eggs.", "A box holds 12 of them.")
+    0.5
+    """
+    wanted = content_words(answer)
+    return len(wanted & content_words(passage)) / len(wanted) if wanted else 1.0
+
+
+def content_words(text: str) -> set[str]:
+    """Numbers, and words of four letters and more."""
+    return {word for word in words(text) if len(word) > 3 or word.isdigit()}

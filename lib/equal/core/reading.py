@@ -1,0 +1,278 @@
+"""How one document is read: extract, lift answers, refine, check, embed. The model and the encoder are handed in.
+
+    passages -> ask extract -> (quoted: lift answers) -> (refine: ask again) -> check each pair -> embed what counts
+
+Everything is a function of the document, the recipe and the replies, so neither partitioning nor the order
+of replies shows in the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from equal.core.chat import Reply, Request
+from equal.core.checks import reject, same_question
+from equal.core.qa import QA, Prompt
+from equal.core.sentences import best_quote
+
+Ask = Callable[[Request], Awaitable[Reply]]
+#: texts -> (n, d) float32 unit rows
+Encode = Callable[[list[str]], Awaitable[np.ndarray]]
+#: benchmark lookup: text -> hit or None
+Match = Callable[[str], object]
+
+ACCEPTED, VOID, PROPOSED = "accepted", "void", "proposed"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a document's pairs but the document and the replies.
+
+    Attributes:
+        extract: the first pass; its kind says whether answers are written or quoted.
+        refine: the second pass, or None.
+        min_answer_similarity: quoted: cosine under which a question counts as unanswered.
+        min_grounded_share: of an answer's content words that must stand in the passage.
+    """
+
+    extract: Prompt
+    refine: Prompt | None
+    model: str
+    temperature: float
+    max_tokens: int
+    min_answer_similarity: float
+    min_grounded_share: float
+
+    def request(self, prompt: Prompt, passage: Passage, drafts: Sequence[QA] = ()) -> Request:
+        """What is asked about one passage."""
+        return Request(
+            messages=prompt.messages(passage.text, drafts),
+            model=self.model,
+            parameters={"temperature": self.temperature, "max_tokens": self.max_tokens},
+            schema=prompt.schema,
+            prompt_version=prompt.version,
+            passage_key=passage.key,
+        )
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A run of sentences that is read at once; each sentence keeps the whitespace after it."""
+
+    index: int
+    key: str
+    sentences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """As it stands in the document."""
+        return "".join(self.sentences)
+
+
+@dataclass
+class Pair:
+    """A pair on its way; it counts while `reason` is empty."""
+
+    passage: Passage
+    question: str
+    answer: str
+    similarity: float | None = None
+    reason: str = ""
+    evidence: str = ""
+    embedding: np.ndarray | None = None
+
+    def drop(self, reason: str, evidence: str = "") -> None:
+        """Reject the pair; the first reason stays."""
+        if not self.reason:
+            self.reason, self.evidence = reason, evidence
+
+    def pair_id(self, doc_id: str) -> str:
+        """128-bit hex hash of document, passage, question and answer."""
+        parts = "\x1f".join([doc_id, str(self.passage.index), self.question, self.answer])
+        return hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+@dataclass
+class Pass:
+    """One pass over a document: what was asked, what came back."""
+
+    name: str
+    prompt_version: str
+    requests: list[Request] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """What a document gave.
+
+    Attributes:
+        passes: one or two.
+        pairs: accepted and rejected, in the order of the document.
+        setbacks: (reason, detail) of replies that gave no pairs at all.
+        num_skipped: passages that were not read.
+    """
+
+    passes: list[Pass]
+    pairs: list[Pair] = field(default_factory=list)
+    setbacks: list[tuple[str, str]] = field(default_factory=list)
+    num_skipped: int = 0
+
+    @property
+    def status(self) -> str:
+        """`accepted` if a pair counts, else the commonest reason why none does, else `void`."""
+        if any(not pair.reason for pair in self.pairs):
+            return ACCEPTED
+        reasons = Counter([reason for reason, _ in self.setbacks] + [pair.reason for pair in self.pairs])
+        return reasons.most_common(1)[0][0] if reasons else VOID
+
+    @property
+    def error(self) -> str:
+        """For a person: what went wrong where, at most 2,000 characters; no reply text, no key."""
+        notes = [f"{reason}: {detail}" for reason, detail in self.setbacks]
+        notes += [f"{pair.reason}: {pair.evidence}" for pair in self.pairs if pair.evidence]
+        notes += [f"{self.num_skipped} passages beyond max_passages were not read"] if self.num_skipped else []
+        return "; ".join(notes)[:2000]
+
+
+async def read_document(
+    passages: Sequence[Passage], recipe: Recipe, *, ask: Ask, encode: Encode, match: Match, num_skipped: int = 0
+) -> Reading:
+    """Read one document.
+
+    Args:
+        passages: what of it is read.
+        recipe: prompts, decoding, thresholds.
+        ask: one request -> one reply; never raises for what a server may do.
+        encode: texts -> (n, d) unit rows.
+        match: benchmark lookup on question and answer.
+        num_skipped: passages beyond the limit, for the record.
+    """
+    first = Pass("extract", recipe.extract.version)
+    reading = Reading([first], num_skipped=num_skipped)
+    if not passages:
+        reading.setbacks.append((VOID, "no sentence to read"))
+    first.requests = [recipe.request(recipe.extract, passage) for passage in passages]
+    first.replies = list(await asyncio.gather(*map(ask, first.requests)))
+    for passage, reply in zip(passages, first.replies):
+        reading.pairs += _proposed(recipe.extract, passage, reply, reading)
+    if recipe.extract.kind == "quoted":
+        await _lift_answers(reading.pairs, recipe.min_answer_similarity, encode)
+    if recipe.refine is not None:
+        await _refine(reading, recipe, recipe.refine, ask)
+    _check(reading.pairs, recipe, match)
+    await _embed([pair for pair in reading.pairs if not pair.reason], encode)
+    return reading
+
+
+def _proposed(prompt: Prompt, passage: Passage, reply: Reply, reading: Reading) -> list[Pair]:
+    qas = _parsed(prompt, passage, reply, reading)
+    pairs = [Pair(passage, qa.question, qa.answer) for qa in qas or ()]
+    for pair in pairs[prompt.max_pairs :]:
+        pair.drop("surplus", f"beyond max_pairs {prompt.max_pairs}")
+    return pairs
+
+
+def _parsed(prompt: Prompt, passage: Passage, reply: Reply, reading: Reading) -> tuple[QA, ...] | None:
+    """The reply's pairs; None and a setback when it has none to give."""
+    if reply.failure:
+        reading.setbacks.append((reply.failure, f"passage {passage.index}, {prompt.kind}: {reply.error}"))
+        return None
+    parsed = prompt.parse(reply.text, reply.finish_reason)
+    if parsed.rejection:
+        detail = f"passage {passage.index}, {prompt.kind} reply of {reply.completion_tokens} tokens"
+        reading.setbacks.append((parsed.rejection, detail))
+        return None
+    return parsed.pairs
+
+
+async def _lift_answers(pairs: Sequence[Pair], min_similarity: float, encode: Encode) -> None:
+    """Give each question the sentences of its passage that answer best; one encoder call a document."""
+    wanted = [pair for pair in pairs if not pair.reason and pair.question]
+    if not wanted:
+        return
+    passages = {pair.passage.index: pair.passage for pair in wanted}
+    sentences = [sentence for passage in passages.values() for sentence in passage.sentences]
+    vectors = await encode([sentence.strip() for sentence in sentences] + [pair.question for pair in wanted])
+    ends = np.cumsum([len(passage.sentences) for passage in passages.values()])
+    spans = {index: (end - len(passages[index].sentences), end) for index, end in zip(passages, ends)}
+    for pair, question in zip(wanted, vectors[len(sentences) :]):
+        start, stop = spans[pair.passage.index]
+        quote = best_quote(question, pair.passage.sentences, vectors[start:stop])
+        if quote is None:
+            pair.drop("unanswered", "no sentence in the passage")
+            continue
+        pair.answer, pair.similarity = quote.text, quote.similarity
+        if quote.similarity < min_similarity:
+            pair.drop("unanswered", f"best cosine {quote.similarity:.2f}, wanted {min_similarity:.2f}")
+
+
+async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) -> None:
+    """The second pass. A pair counts only if this pass returns it: no reply, no pair."""
+    drafts: dict[int, list[Pair]] = {}
+    for pair in reading.pairs:
+        if not pair.reason:
+            drafts.setdefault(pair.passage.index, []).append(pair)
+    if not drafts:
+        return
+    second = Pass("refine", prompt.version)
+    reading.passes.append(second)
+    for group in drafts.values():
+        second.requests.append(recipe.request(prompt, group[0].passage, [QA(p.question, p.answer) for p in group]))
+    second.replies = list(await asyncio.gather(*map(ask, second.requests)))
+    for group, reply in zip(drafts.values(), second.replies):
+        mended = _parsed(prompt, group[0].passage, reply, reading)
+        if mended is None:
+            reason, _ = reading.setbacks.pop()
+            for pair in group:
+                pair.drop(reason, f"refine reply: {reply.error or reason}")
+            continue
+        by_number = {qa.number: qa for qa in reversed(mended)}
+        for number, pair in enumerate(group, start=1):
+            qa = by_number.get(number)
+            if qa is None:
+                pair.drop("refused")
+            elif (qa.question, qa.answer) != (pair.question, pair.answer):
+                pair.question, pair.answer, pair.similarity = qa.question, qa.answer, None
+
+
+def _check(pairs: Sequence[Pair], recipe: Recipe, match: Match) -> None:
+    examples = [qa.question for prompt in (recipe.extract, recipe.refine) if prompt for qa in prompt.example_pairs]
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.reason:
+            continue
+        rejection = reject(
+            QA(pair.question, pair.answer),
+            pair.passage.text,
+            example_questions=examples,
+            min_grounded_share=recipe.min_grounded_share,
+            match=match,
+        )
+        if rejection is not None:
+            pair.drop(rejection.reason, rejection.evidence)
+        elif same_question(pair.question) in seen:
+            pair.drop("duplicate")
+        else:
+            seen.add(same_question(pair.question))
+
+
+async def _embed(pairs: Sequence[Pair], encode: Encode) -> None:
+    """Embeddings of question and answer together, and where none is known yet the cosine between the two."""
+    if not pairs:
+        return
+    unknown = [pair for pair in pairs if pair.similarity is None]
+    texts = [f"{pair.question}\n{pair.answer}" for pair in pairs]
+    texts += [text for pair in unknown for text in (pair.question, pair.answer)]
+    vectors = await encode(texts)
+    for pair, vector in zip(pairs, vectors):
+        pair.embedding = vector
+    rest = vectors[len(pairs) :]
+    for pair, question, answer in zip(unknown, rest[::2], rest[1::2]):
+        pair.similarity = float(np.dot(question, answer))

@@ -1,0 +1,107 @@
+"""The endpoint as the driver sees it before anything is paid for: its key, what it serves, how much it can read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import httpx
+
+from equal.config import Endpoint
+from equal.errors import EndpointError
+
+
+def read_key(endpoint: Endpoint, read_secret: Callable[[str, str], str] | None = None) -> str:
+    """The endpoint's key: a Databricks secret if one is named, else the environment variable; "" for an open server.
+
+    Args:
+        endpoint: names the variable and the secret.
+        read_secret: (scope, name) -> value; Databricks' own when None.
+
+    Raises:
+        EndpointError: `endpoint.key_secret` is not scope/name, or cannot be read.
+    """
+    if not endpoint.key_secret:
+        return _sendable(os.environ.get(endpoint.key_env, ""), f"environment variable {endpoint.key_env}")
+    scope, _, name = endpoint.key_secret.partition("/")
+    if not scope or not name:
+        raise EndpointError(f"endpoint.key_secret: is {endpoint.key_secret!r}, expected scope/name")
+    try:
+        key = (read_secret or _databricks_secret)(scope, name)
+    except Exception as error:
+        raise EndpointError(
+            f"endpoint.key_secret: {endpoint.key_secret} could not be read ({type(error).__name__}); "
+            "create it with `databricks secrets put-secret` and let the job's owner read the scope"
+        ) from error
+    return _sendable(key, f"endpoint.key_secret {endpoint.key_secret}")
+
+
+def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int | None:
+    """Ask the server what it serves, before anything is paid for.
+
+    Args:
+        endpoint: url and model.
+        key: as read by `read_key`.
+        min_context: tokens that prompt and reply need at least.
+
+    Returns:
+        The model's context length in tokens; None when the server does not say.
+
+    Raises:
+        EndpointError: down, wrong key, unknown model, or a context that is too short.
+    """
+    try:
+        response = httpx.get(
+            f"{endpoint.url.rstrip('/')}/models",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=min(endpoint.timeout_s, 30.0),
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise EndpointError(
+            f"endpoint.url: no answer from {endpoint.url} ({type(error).__name__}); start the server or correct it"
+        ) from error
+    if response.status_code in (401, 403):
+        raise EndpointError(
+            f"endpoint: {endpoint.url} refuses the key (HTTP {response.status_code}); "
+            f"set the environment variable {endpoint.key_env} or endpoint.key_secret"
+        )
+    models = _served(response)
+    if models is None:
+        raise EndpointError(
+            f"endpoint.url: {endpoint.url}/models answered HTTP {response.status_code} without a list of models; "
+            "give the base of an OpenAI-compatible API, ending in /v1"
+        )
+    if endpoint.model not in models:
+        raise EndpointError(
+            f"endpoint.model: is {endpoint.model!r}, served at {endpoint.url}: {', '.join(sorted(models)) or 'none'}"
+        )
+    context = models[endpoint.model]
+    if context is not None and context < min_context:
+        raise EndpointError(
+            f"endpoint.model: {endpoint.model} has a context of {context} tokens, prompt and reply need at least "
+            f"{min_context}; lower extraction.max_tokens or serve it with a longer context"
+        )
+    return context
+
+
+def _sendable(key: str, source: str) -> str:
+    key = key.strip()
+    if not key.isascii() or not key.isprintable():
+        raise EndpointError(f"{source}: holds characters that no HTTP header can carry; set it again")
+    return key
+
+
+def _served(response: httpx.Response) -> dict[str, int | None] | None:
+    try:
+        items = response.json()["data"]
+        lengths = {str(item["id"]): item.get("max_model_len") for item in items}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return {name: length if isinstance(length, int) else None for name, length in lengths.items()}
+
+
+def _databricks_secret(scope: str, name: str) -> str:
+    from pyspark.dbutils import DBUtils  # exists on a Databricks cluster only
+    from pyspark.sql import SparkSession
+
+    return str(DBUtils(SparkSession.getActiveSession()).secrets.get(scope, name))

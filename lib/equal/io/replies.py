@@ -1,0 +1,168 @@
+"""Pay once: every reply is on disk the moment it arrives, and in the table `replies` for good.
+
+    executor   ask -> spool (a file a reply, named by its key) -> endpoint
+    driver     fold: spooled files -> Delta `replies`, then the files go
+
+A task that is tried again, or a job that was killed, finds its replies in the spool; the extraction finds
+older ones in the table. Either way nothing is asked for twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from equal.config import Endpoint
+from equal.core.chat import Reply, Request
+from equal.io.chat_client import ChatClient, ClientFactory
+from equal.io.tables import Tables
+from equal.schemas import REPLIES, REQUEST_KEY
+
+#: replies that go to the table in one commit
+_FOLD_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class ReplySpool:
+    """Replies on their way to the table; `root` must be visible to the driver and to every executor."""
+
+    root: str
+
+    def get(self, request_key: str) -> Reply | None:
+        """The reply to a request, or None when it is not here."""
+        try:
+            record = json.loads(self._file(request_key).read_text(encoding="utf-8"))
+            return Reply(**record["reply"]).from_store()
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, request: Request, reply: Reply) -> None:
+        """Write a reply whole or not at all; the same key twice is the same file.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        record = {
+            "reply": asdict(reply),
+            "row": {
+                "passage_key": request.passage_key,
+                "prompt_version": request.prompt_version,
+                "model": request.model,
+                "parameters": json.dumps({**request.parameters, "schema": request.schema}, sort_keys=True),
+                "messages": json.dumps(list(request.messages), ensure_ascii=False),
+            },
+        }
+        folder = Path(self.root)
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{uuid.uuid4().hex}"
+        try:
+            unfinished.write_text(json.dumps(record), encoding="utf-8")
+            os.replace(unfinished, self._file(request.key))
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def fold(self, tables: Tables) -> int:
+        """Move what is spooled into the table `replies`; safe to repeat after a crash at any point.
+
+        Call it on the driver while no extraction runs.
+
+        Returns:
+            Rows added.
+
+        Raises:
+            TableError: the table could not be written; the spool is unchanged.
+        """
+        added = 0
+        files = iter(sorted(Path(self.root).glob("*.json")))
+        while batch := list(islice(files, _FOLD_ROWS)):
+            frame = tables.rows(REPLIES, list(_rows(batch)))
+            known = tables.read(REPLIES).join(frame.select(REQUEST_KEY), REQUEST_KEY).select(REQUEST_KEY)
+            new = frame.join(known, REQUEST_KEY, "left_anti")
+            added += (count := new.count())
+            if count:
+                tables.append(REPLIES, new)
+            for file in batch:
+                file.unlink(missing_ok=True)
+        return added
+
+    def _file(self, request_key: str) -> Path:
+        return Path(self.root) / f"{request_key}.json"
+
+
+class PayingClient:
+    """Asks the endpoint only for what the spool does not hold; one request in flight for one key."""
+
+    def __init__(self, client: ChatClient, spool: ReplySpool) -> None:
+        self._client, self._spool = client, spool
+        self._pending: dict[str, asyncio.Task[Reply]] = {}
+
+    async def __aenter__(self) -> PayingClient:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._client.__aexit__(*exception)
+
+    async def ask(self, request: Request) -> Reply:
+        """A reply from the spool, or from the endpoint and then spooled; failures are not kept."""
+        if request.key in self._pending:
+            return (await self._pending[request.key]).from_store()
+        if (stored := self._spool.get(request.key)) is not None:
+            return stored
+        task = asyncio.ensure_future(self._pay(request))
+        self._pending[request.key] = task
+        try:
+            return await task
+        finally:
+            del self._pending[request.key]
+
+    async def _pay(self, request: Request) -> Reply:
+        reply = await self._client.ask(request)
+        if not reply.failure:
+            self._spool.put(request, reply)
+        return reply
+
+
+@dataclass(frozen=True)
+class PayingClientFactory:
+    """Makes a PayingClient in a Python worker; picklable, and its repr shows no key."""
+
+    client: ClientFactory
+    spool: ReplySpool
+
+    def __call__(self) -> PayingClient:
+        """A client for the running event loop; close it with `async with`."""
+        return PayingClient(self.client(), self.spool)
+
+
+def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: int) -> PayingClientFactory:
+    """The factory that `extract_pairs` takes.
+
+    Args:
+        endpoint: url, requests in flight over all tasks, timeout, attempts.
+        key: as read by `endpoint.read_key`.
+        spool: where replies are kept until they are folded.
+        tasks: Spark tasks that run at the same time, among which endpoint.in_flight is shared out.
+    """
+    in_flight = max(1, endpoint.in_flight // max(tasks, 1))
+    return PayingClientFactory(
+        ClientFactory(endpoint.url, key, in_flight, endpoint.timeout_s, endpoint.max_attempts), spool
+    )
+
+
+def _rows(files: list[Path]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            reply = record["reply"]
+            received_at = datetime.fromtimestamp(reply["received_at"], timezone.utc)
+        except (ValueError, KeyError, TypeError):  # a power cut may leave an empty file: it is asked for again
+            continue
+        yield {REQUEST_KEY: file.stem, **record["row"], **reply, "received_at": received_at}

@@ -1,0 +1,217 @@
+"""Passages to question-answer pairs: one Spark stage in which every document is read by the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from equal.core.chat import Reply, Request
+from equal.core.qa import Prompt
+from equal.core.reading import PROPOSED, Encode, Match, Pair, Pass, Passage, Reading, Recipe, read_document
+from equal.schemas import ARM_ID, DOC_ID, EXTRACTIONS, ITERATION, QA_PAIRS, REQUEST_KEY, RUN_ID, SCHEMAS
+
+#: what of a stored reply a reading needs
+_REPLY_COLUMNS = ("text", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_ms")
+
+
+class Client(Protocol):
+    """Answers requests; failures come back as replies, not as exceptions."""
+
+    async def ask(self, request: Request) -> Reply:
+        """One request, one reply."""
+        ...
+
+
+class Encoder(Protocol):
+    """Texts to unit vectors."""
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """(n, d) float32 unit rows."""
+        ...
+
+
+class Index(Protocol):
+    """Benchmark lookup."""
+
+    def match(self, text: str) -> object:
+        """The benchmark item that a text holds, or None."""
+        ...
+
+
+MakeClient = Callable[[], AbstractAsyncContextManager[Client]]
+MakeEncoder = Callable[[], Encoder]
+
+
+def extract_pairs(
+    passages: DataFrame,
+    known_replies: DataFrame,
+    *,
+    extract_prompt: Prompt,
+    refine_prompt: Prompt | None,
+    model: str,
+    temperature: float,
+    max_tokens: int,
+    min_answer_similarity: float,
+    min_grounded_share: float,
+    make_client: MakeClient,
+    make_encoder: MakeEncoder,
+    index: Index,
+    run_id: str,
+    iteration: int,
+    num_partitions: int,
+) -> DataFrame:
+    """Read every document and return what each pass over it gave.
+
+    The frame is not cached: write it once and read the table, as each evaluation would look every reply up again.
+
+    Args:
+        passages: doc_id, arm_id, num_skipped, passages, as `passages.passages` returns them; one row a document.
+        known_replies: rows of table `replies`; what stands there is not asked again.
+        extract_prompt: as `io.prompts.load_prompts` returns it; its kind says whether answers are quoted.
+        refine_prompt: of the second pass; None for no second pass.
+        model: the served name.
+        temperature: of decoding.
+        max_tokens: of a reply.
+        min_answer_similarity: quoted: cosine of question and answer under which a question is unanswered.
+        min_grounded_share: of an answer's content words that must stand in the passage.
+        make_client: picklable; called in a task, once an Arrow batch, inside a running event loop; gives an async
+            context manager with `ask`, as `io.replies.client_factory` makes it.
+        make_encoder: picklable; called once a task, gives an object with `encode(texts) -> (n, d)` unit rows.
+        index: picklable; `match(text)` looks a pair up in the benchmarks.
+        run_id: of the rows.
+        iteration: of the rows.
+        num_partitions: tasks; requests in flight are shared out among those that run at the same time.
+
+    Returns:
+        Schema EXTRACTIONS: a row a document and pass, one of a document's rows final. On that row stand its
+        status and all its pairs, accepted or not, each with its reason. Status is `accepted` when a pair
+        counts, else the commonest reason: void, empty, truncated, not_json, wrong_schema, looping,
+        oversized, ungrounded, unanswered, copied_example, duplicate, contaminated, refused, surplus,
+        context_too_short or failed. Tokens and calls are each pass's own and add up over rows; tokens of
+        replies that were read back (cached_calls) count too.
+    """
+    recipe = Recipe(
+        extract_prompt, refine_prompt, model, temperature, max_tokens, min_answer_similarity, min_grounded_share
+    )
+    schema = to_arrow_schema(SCHEMAS[EXTRACTIONS])
+
+    def read_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        encoder: Encoder | None = None
+        for batch in batches:
+            encoder = encoder or make_encoder()
+            readings = asyncio.run(_read_all(batch.to_pylist(), recipe, make_client, encoder, index.match))
+            rows = [row for document, reading in readings for row in _rows(document, reading, run_id, iteration)]
+            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+    versions = [prompt.version for prompt in (extract_prompt, refine_prompt) if prompt is not None]
+    known = known_replies.where((F.col("model") == model) & F.col("prompt_version").isin(versions))
+    documents = _with_replies(passages, known).repartition(num_partitions).sortWithinPartitions(DOC_ID)
+    return documents.mapInArrow(read_partition, SCHEMAS[EXTRACTIONS])
+
+
+def qa_pairs_of(extractions: DataFrame) -> DataFrame:
+    """The accepted pairs of EXTRACTIONS rows, in schema QA_PAIRS."""
+    pairs = extractions.where("final").select(RUN_ID, ITERATION, ARM_ID, DOC_ID, F.explode("pairs").alias("pair"))
+    accepted = pairs.where("pair.accepted").select("*", "pair.*").drop("pair")
+    return accepted.select(*SCHEMAS[QA_PAIRS].fieldNames())
+
+
+def _with_replies(passages: DataFrame, known: DataFrame) -> DataFrame:
+    """A row a document: doc_id, arm_id, num_skipped, passages, known replies to anything about them."""
+    keys = [DOC_ID, ARM_ID, "num_skipped"]
+    reply = F.struct(REQUEST_KEY, *_REPLY_COLUMNS)
+    replies = known.select(F.col("passage_key").alias("_key"), reply.alias("_reply"))
+    one = passages.select(*keys, F.explode_outer("passages").alias("_passage"))
+    joined = one.join(replies, F.col("_passage.passage_key") == F.col("_key"), "left")
+    # both aggregates leave nulls out: a document without passages, a passage without replies
+    return joined.groupBy(*keys).agg(
+        F.collect_set("_passage").alias("passages"), F.collect_list("_reply").alias("known")
+    )
+
+
+async def _read_all(
+    documents: list[dict[str, Any]], recipe: Recipe, make_client: MakeClient, encoder: Encoder, match: Match
+) -> list[tuple[dict[str, Any], Reading]]:
+    """Read a batch of documents side by side; the client bounds what is in flight."""
+    one_at_a_time = asyncio.Lock()
+
+    async def encode(texts: list[str]) -> np.ndarray:
+        # off the event loop, so that replies keep arriving; a document a call, so that no vector depends on its
+        # neighbours in a batch
+        async with one_at_a_time:
+            return await asyncio.to_thread(encoder.encode, texts)
+
+    async with make_client() as client:
+        return list(await asyncio.gather(*[_read(row, recipe, client, encode, match) for row in documents]))
+
+
+async def _read(
+    document: dict[str, Any], recipe: Recipe, client: Client, encode: Encode, match: Match
+) -> tuple[dict[str, Any], Reading]:
+    known = {row[REQUEST_KEY]: Reply(**{c: row[c] for c in _REPLY_COLUMNS}) for row in document["known"]}
+
+    async def ask(request: Request) -> Reply:
+        return known[request.key].from_store() if request.key in known else await client.ask(request)
+
+    found = sorted(document["passages"], key=lambda p: p["passage_index"])
+    passages = [Passage(p["passage_index"], p["passage_key"], tuple(p["sentences"])) for p in found]
+    reading = await read_document(
+        passages, recipe, ask=ask, encode=encode, match=match, num_skipped=document["num_skipped"]
+    )
+    return document, reading
+
+
+def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration: int) -> Iterator[dict[str, Any]]:
+    """The EXTRACTIONS rows of one document; the last pass is the final one."""
+    for number, done in enumerate(reading.passes, start=1):
+        final = number == len(reading.passes)
+        pairs = reading.pairs if final else []
+        accepted = sum(not pair.reason for pair in pairs)
+        yield {
+            RUN_ID: run_id,
+            ITERATION: iteration,
+            ARM_ID: document[ARM_ID],
+            DOC_ID: document[DOC_ID],
+            "pass": done.name,
+            "final": final,
+            "status": reading.status if final else PROPOSED,
+            "prompt_version": done.prompt_version,
+            **_spent(done),
+            "passages": len({request.passage_key for request in done.requests}),
+            "num_pairs": accepted,
+            "num_rejected": len(pairs) - accepted,
+            "error": (reading.error if final else "") or None,
+            "pairs": [_pair(pair, document[DOC_ID]) for pair in pairs],
+        }
+
+
+def _spent(done: Pass) -> dict[str, Any]:
+    return {
+        "calls": sum(not reply.cached for reply in done.replies),
+        "cached_calls": sum(reply.cached for reply in done.replies),
+        "attempts": sum(reply.attempts for reply in done.replies),
+        "prompt_tokens": sum(reply.prompt_tokens for reply in done.replies),
+        "completion_tokens": sum(reply.completion_tokens for reply in done.replies),
+        "request_keys": [request.key for request in done.requests],
+    }
+
+
+def _pair(pair: Pair, doc_id: str) -> dict[str, Any]:
+    return {
+        "pair_id": pair.pair_id(doc_id),
+        "passage_index": pair.passage.index,
+        "accepted": not pair.reason,
+        "reason": pair.reason or None,
+        "similarity": pair.similarity,
+        "question": pair.question,
+        "answer": pair.answer,
+        "embedding": None if pair.embedding is None else pair.embedding.tolist(),
+    }

@@ -1,0 +1,237 @@
+"""A real HTTP server on the loopback interface that speaks the chat API, well or with one of many faults.
+
+    with ChatServer() as server:                       # every reply is a good one
+        server.fault = once("busy", "reset")           # the next two requests fail so, the third is served
+        server.fault = lambda body: "hang" if "slow" in passage_of(body) else ""
+        server.bodies                                  # what was asked, in order of arrival
+
+`server.endpoint()` gives the settings under which the library finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+
+#: fault -> status, headers, body
+_ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
+    "busy": (429, {"Retry-After": "0"}, '{"error": {"message": "slow down"}}'),
+    "busy_for_a_second": (429, {"Retry-After": "1"}, '{"error": {"message": "slow down"}}'),
+    "broken": (500, {}, '{"error": {"message": "internal"}}'),
+    "unavailable": (503, {}, '{"error": {"message": "The engine is currently busy"}}'),
+    "unauthorised": (401, {}, '{"error": "Unauthorized"}'),
+    "unknown_model": (404, {}, '{"error": {"message": "The model `x` does not exist."}}'),
+    "bad_request": (400, {}, '{"error": {"message": "Grammar error: no"}}'),
+    "too_long": (
+        400, {}, '{"error": {"message": "This model\'s maximum context length is 512 tokens.", "param": "input_tokens"}}'
+    ),
+    "html": (200, {"Content-Type": "text/html"}, "<html><body>Sign in</body></html>"),
+    "no_body": (200, {}, ""),
+    "cut_body": (200, {}, '{"choices": [{"message": {"content": "abc'),
+    "no_choices": (200, {}, '{"choices": []}'),
+    "deep_body": (200, {}, "[" * 200_000),
+}  # fmt: skip
+#: fault -> what the model says, finish_reason
+_SAYINGS: dict[str, tuple[str | None, str]] = {
+    "says_nothing": ("", "stop"),
+    "says_null": (None, "stop"),
+    "says_prose": ("I would rather not write JSON today.", "stop"),
+    "says_other_json": ('{"answer": 42}', "stop"),
+    "says_half": ('{"questions": ["What is the', "length"),
+    "says_the_same": ('{"questions": ["' + "what is the mean of the " * 40, "length"),
+    "says_void": ('{"questions": [], "pairs": []}', "stop"),
+    "says_surrogates": ('{"questions": ["What is \\ud800 the mean of it?"], "pairs": []}', "stop"),
+}
+FAULTS = (*_ANSWERS, *_SAYINGS, "hang", "drip", "reset", "huge")
+
+
+class ChatServer:
+    """Serves on a free port from `with` to its end.
+
+    Attributes:
+        key: the bearer key it wants; "" wants none.
+        answer: body -> what the model says.
+        fault: body -> name of a fault, or "" to serve it well.
+        bodies: chat requests as they arrived, whatever became of them.
+        most_in_flight: the largest number of requests that were open at once.
+        delay_s: before each good reply.
+    """
+
+    def __init__(self, *, key: str = "", model: str = "test-model", max_model_len: int | None = 4096) -> None:
+        self.key, self.model, self.max_model_len = key, model, max_model_len
+        self.answer: Callable[[Body], str] = good_answer
+        self.fault: Callable[[Body], str] = lambda body: ""
+        self.bodies: list[Body] = []
+        self.most_in_flight, self.delay_s = 0, 0.0
+        self._in_flight, self._lock = 0, threading.Lock()
+        self._closing = threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    def __enter__(self) -> ChatServer:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def endpoint(self, **changes: Any) -> Any:
+        """The `endpoint` section that points here, impatient as tests are."""
+        from equal.config import Endpoint
+
+        settings = {
+            "url": self.url, "model": self.model, "key_env": "EQUAL_ENDPOINT_KEY", "key_secret": "", "in_flight": 8,
+            "timeout_s": 5.0, "max_attempts": 3, "max_failed_share": 0.5,
+        }  # fmt: skip
+        return Endpoint(**{**settings, **changes})
+
+    def enter(self, body: Body) -> None:
+        with self._lock:
+            self.bodies.append(body)
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._in_flight -= 1
+
+    def wait(self, seconds: float) -> None:
+        self._closing.wait(seconds)
+
+
+def once(*faults: str) -> Callable[[Body], str]:
+    """Give each named fault once, in order, then none."""
+    left, lock = list(faults), threading.Lock()
+
+    def fault(body: Body) -> str:
+        with lock:
+            return left.pop(0) if left else ""
+
+    return fault
+
+
+def always(fault: str) -> Callable[[Body], str]:
+    """Give the named fault every time."""
+    return lambda body: fault
+
+
+def passage_of(body: Body) -> str:
+    """The passage of a request, from its last turn."""
+    return body["messages"][-1]["content"].partition("<passage>")[2].partition("</passage>")[0].strip()
+
+
+def good_answer(body: Body) -> str:
+    """One pair about the passage's opening words, in the form that the request's schema asks for.
+
+    A refine request gets its first draft back, with an exclamation mark.
+    """
+    opening = " ".join(re.findall(r"\w+", passage_of(body))[:8])
+    question = f"What is said about {opening}?"
+    answer = f"It is said that {passage_of(body)[:80]}"
+    schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {}).get("properties", {})
+    if "questions" in schema:
+        return json.dumps({"questions": [question]})
+    if "number" in json.dumps(schema):
+        draft = re.search(r"(?s)Q1: (.*?)\nA1: (.*?)(?:\nQ2:|\n</drafts>)", body["messages"][-1]["content"])
+        assert draft, "a refine request shows no draft"
+        return json.dumps({"pairs": [{"number": 1, "question": draft[1], "answer": draft[2] + "!"}]})
+    if "pairs" in schema:
+        return json.dumps({"pairs": [{"question": question, "answer": answer}]})
+    return f"Q: {question}\nA: {answer}"
+
+
+def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if not self._allowed():
+                return
+            model = {"id": server.model, "object": "model"}
+            if server.max_model_len is not None:
+                model["max_model_len"] = server.max_model_len
+            self._send(200, {}, json.dumps({"object": "list", "data": [model]}).encode())
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            server.enter(body)
+            try:
+                if self._allowed():
+                    self._serve(body)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            finally:
+                server.leave()
+
+        def _serve(self, body: Body) -> None:
+            fault = server.fault(body)
+            if fault in _ANSWERS:
+                status, headers, text = _ANSWERS[fault]
+                self._send(status, headers, text.encode())
+            elif fault == "hang":
+                server.wait(60)
+                self.close_connection = True
+            elif fault == "drip":
+                self._drip()
+            elif fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+            elif fault == "huge":
+                self._complete(body, "x" * 10_000_000, "stop")
+            elif fault in _SAYINGS:
+                self._complete(body, *_SAYINGS[fault])
+            else:
+                assert not fault, f"no such fault: {fault}"
+                server.wait(server.delay_s)
+                self._complete(body, server.answer(body), "stop")
+
+        def _drip(self) -> None:
+            """A byte now and then: no read ever waits long, yet the reply never ends."""
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            give_up = time.monotonic() + 60
+            while time.monotonic() < give_up and not server._closing.is_set():
+                self.wfile.write(b" ")
+                server.wait(0.05)
+
+        def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
+            prompt_tokens = sum(len(m["content"].split()) for m in body["messages"])
+            usage = {
+                "prompt_tokens": prompt_tokens, "completion_tokens": len((text or "").split()),
+                "prompt_tokens_details": {"cached_tokens": 0},
+            }  # fmt: skip
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+            self._send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())
+
+        def _allowed(self) -> bool:
+            if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
+                self._send(401, {}, b'{"error": "Unauthorized"}')
+                return False
+            return True
+
+        def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    return Handler
