@@ -63,7 +63,7 @@ def _begin(num_docs: int) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     if not note.is_file():
         write_reference(OUT / "reference")
-        written = write_corpus(OUT / "source", num_docs)
+        written = write_corpus(num_docs, OUT / "source")
         log.info("corpus: %s texts from the documentation of the installed packages", f"{written:,}")
         note.write_text(json.dumps(wanted))
 
@@ -102,7 +102,9 @@ def _until_extracted(configs: dict[str, RunConfig], server: Server) -> None:
     equal, random = (replace(configs[name], endpoint=replace(configs[name].endpoint, url=server.url)) for name in RUNS)
     for stage, body in CORPUS.items():
         _stage(equal, stage, body)
-    log.info("waiting for the vLLM server (started beside the corpus stages; log: %s)", server.log_path.relative_to(ROOT))
+    log.info(
+        "waiting for the vLLM server (started beside the corpus stages; log: %s)", server.log_path.relative_to(ROOT)
+    )
     server.wait_ready()
     for stage, body in ARMS.items():
         _stage(equal, stage, body)

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from equal.core.costs import money
 from equal.core.ngrams import BenchmarkIndex
-from equal.core.reading import Recipe
+from equal.core.qa import Prompt
 from equal.core.transport import bootstrap, standard_error, transport_cost
 from equal.errors import EndpointError
 from equal.history import collect_pairs
@@ -51,24 +51,15 @@ class Extraction:
         return EncoderFactory(self.encoder_dir, settings.dtype, settings.max_tokens, settings.batch_size)
 
     @cached_property
-    def recipe(self) -> Recipe:
-        """Prompts, decoding and thresholds."""
+    def prompts(self) -> tuple[Prompt, Prompt | None]:
+        """Of the extract pass and, if there is one, of the refine pass."""
         settings = self.job.config.extraction
-        extract_prompt, refine_prompt = load_prompts(
+        return load_prompts(
             settings.domain,
             answer=settings.answer,
             refine=settings.refine,
             structured=settings.structured,
             max_pairs=settings.max_pairs,
-        )
-        return Recipe(
-            extract_prompt,
-            refine_prompt,
-            self.job.config.endpoint.model,
-            settings.temperature,
-            settings.max_tokens,
-            settings.min_answer_similarity,
-            settings.min_grounded_share,
         )
 
     @cached_property
@@ -120,7 +111,13 @@ class Extraction:
         rows = extract_pairs(
             passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages),
             job.tables.read(REPLIES),
-            recipe=self.recipe,
+            extract_prompt=self.prompts[0],
+            refine_prompt=self.prompts[1],
+            model=job.config.endpoint.model,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            min_answer_similarity=settings.min_answer_similarity,
+            min_grounded_share=settings.min_grounded_share,
             make_client=self.make_client,
             make_encoder=self.make_encoder,
             index=self.index,

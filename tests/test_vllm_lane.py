@@ -1,0 +1,147 @@
+"""The real thing, small: 40 documents through every job against a real vLLM server on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "demo"))
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+BUDGET = 20
+
+
+@pytest.fixture(scope="module")
+def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A served model, a corpus of 40 documents, and the arguments that point the jobs at them."""
+    from corpus import write_corpus
+    from model import convert
+    from reference import write_reference
+    from server import serve
+
+    root = tmp_path_factory.mktemp("lane")
+    model_dir = convert()
+    with serve(model_dir, root / "vllm.log") as server:
+        write_corpus(40, root / "source", packages=["scipy", "networkx"])
+        write_reference(root / "reference")
+        server.wait_ready()
+        settings = {
+            "storage.root": str(root / "storage"),
+            "documents.path": str(root / "source"),
+            "reference.guide": str(root / "reference" / "guide.jsonl"),
+            "reference.held_out": str(root / "reference" / "held_out.jsonl"),
+            "decontaminate.benchmarks": f"{{held_out: {root / 'reference' / 'held_out.jsonl'}}}",
+            "endpoint.url": server.url,
+            "endpoint.model": server.model,
+            "finetune.base_model": str(model_dir),
+            "warm_up.fraction": "0.2",
+            "cluster.k": "3",
+            "bandit.docs_per_pull": "2",
+            "bandit.arms_per_iteration": "2",
+            "budget.documents": str(BUDGET),
+            "finetune.epochs": "1",
+            "evaluate.max_items": "6",
+        }
+        yield {**settings, "key": server.key}
+
+
+def start_job(lane: dict[str, str], job: str, *extra: str) -> subprocess.CompletedProcess[str]:
+    """A job as a user starts it: plain Python, the key in the environment."""
+    settings = [f"{key}={value}" for key, value in lane.items() if key != "key"] + list(extra)
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--config", str(ROOT / "conf" / "demo.yml"), *arguments],
+        env={**os.environ, "EQUAL_ENDPOINT_KEY": lane["key"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_job(lane: dict[str, str], job: str, *extra: str) -> str:
+    done = start_job(lane, job, *extra)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def rows(lane: dict[str, str], table: str) -> list[dict[str, object]]:
+    return DeltaTable(f"{lane['storage.root']}/tables/{table}").to_pyarrow_table().to_pylist()
+
+
+@pytest.fixture(scope="module")
+def finished(lane: dict[str, str]) -> dict[str, str]:
+    run_job(lane, "pipeline", "run_name=equal")
+    return lane
+
+
+def test_the_budget_is_met_and_every_document_has_one_outcome(finished):
+    final = [row for row in rows(finished, "extractions") if row["run_id"] == "equal" and row["final"]]
+    assert len(final) == len({row["doc_id"] for row in final}) == BUDGET
+    assert all(row["status"] for row in final)
+    last = max((row for row in rows(finished, "iterations") if row["run_id"] == "equal"), key=lambda r: r["iteration"])
+    assert last["total_documents"] == BUDGET
+    assert last["stop_reason"] == "documents"
+
+
+def test_accepted_pairs_are_quoted_from_their_document(finished):
+    texts = {row["doc_id"]: "".join(row["text"].split()) for row in rows(finished, "documents")}
+    pairs = [row for row in rows(finished, "qa_pairs") if row["run_id"] == "equal"]
+    assert pairs, "a real model asks at least one question about 20 documents"
+    for pair in pairs:
+        assert "".join(pair["answer"].split()) in texts[pair["doc_id"]]
+        assert pair["question"].strip()
+
+
+def test_the_adapter_is_trained_evaluated_and_tracked(finished):
+    adapter = Path(finished["storage.root"]) / "equal" / "adapter"
+    assert (adapter / "adapter_model.safetensors").is_file()
+    metrics = {(row["model"], row["metric"]): row["value"] for row in rows(finished, "evaluations")}
+    assert 0 < metrics["base", "target_loss"] < 20
+    assert 0 < metrics["tuned", "target_loss"] < 20
+    assert Path(finished["storage.root"], "mlflow.db").is_file()
+
+
+def test_a_second_run_changes_nothing_and_asks_nothing(finished):
+    before = {table: len(rows(finished, table)) for table in ("replies", "extractions", "iterations", "stages")}
+    said = run_job(finished, "pipeline", "run_name=equal")
+    assert said.count("nothing to do") == 10
+    assert {table: len(rows(finished, table)) for table in before} == before
+
+
+def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished):
+    before = rows(finished, "replies")
+    run_job(finished, "extract", "run_name=random", "bandit.strategy=random")
+    final = [row for row in rows(finished, "extractions") if row["run_id"] == "random" and row["final"]]
+    after = rows(finished, "replies")
+    assert len(final) == BUDGET
+    assert len({row["request_key"] for row in after}) == len(after)
+    paid = sum(row["calls"] for row in rows(finished, "extractions") if row["run_id"] == "random")
+    assert len(after) - len(before) == paid
+
+
+def test_another_configuration_may_not_write_into_a_runs_history(finished):
+    done = start_job(finished, "extract", "run_name=equal", "bandit.docs_per_pull=3")
+    assert done.returncode == 2
+    assert "run_name: equal has" in done.stderr
+
+
+def test_the_key_is_in_no_file_that_was_written(finished):
+    key = finished["key"].encode()
+    holders = [
+        path for path in Path(finished["storage.root"]).rglob("*") if path.is_file() and key in path.read_bytes()
+    ]
+    assert holders == []
+
+
+def test_the_export_is_chat_format_that_datasets_loads(finished):
+    lines = (Path(finished["storage.root"]) / "equal" / "selected.jsonl").read_text().splitlines()
+    assert lines
+    assert all(json.loads(line) for line in lines)
