@@ -83,7 +83,7 @@ def docstrings(source: str, prefix: str) -> Iterator[Document]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 pending.append((f"{name}.{child.name}".lstrip("."), child))
-            elif isinstance(child, ast.stmt):  # definitions also stand inside `if` and `try`
+            elif not isinstance(child, ast.expr):  # definitions also stand inside `if`, `try`, `except`
                 pending.append((name, child))
 
 

@@ -1,0 +1,173 @@
+"""The demo's own parts: its corpus, its reference files, its set-up and its settings."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import preflight
+import server
+from corpus import MIN_CHARS, NUM_PLANTED, docstrings, write_corpus
+from equal.config import load
+from reference import SPLITS, read_split, write_reference
+
+ROOT = Path(__file__).parents[1]
+LONG = "A sentence of a docstring. " * 20
+
+
+def _read(folder: Path) -> list[dict[str, str]]:
+    return [
+        json.loads(line)
+        for part in sorted(folder.glob("*.gz"))
+        for line in gzip.decompress(part.read_bytes()).splitlines()
+    ]
+
+
+def test_docstrings_are_found_wherever_they_stand():
+    source = f'''
+"""{LONG}"""
+import nothing_like_this
+if True:
+    class Outer:
+        """{LONG}"""
+        async def method(self):
+            """{LONG}"""
+        def short(self):
+            "Too short."
+try:
+    def twice():
+        """{LONG} one"""
+except ImportError:
+    def twice():
+        """{LONG} other"""
+'''
+    found = [d["id"] for d in docstrings(source, "p/m.py")]
+    assert sorted(found) == ["p/m.py#<module>", "p/m.py#Outer", "p/m.py#Outer.method", "p/m.py#twice", "p/m.py#twice"]
+
+
+@pytest.mark.parametrize("source", ["def broken(:", "\0", "x = " + "(" * 3000 + ")" * 3000, ""])
+def test_source_that_cannot_be_parsed_yields_nothing(source: str):
+    assert list(docstrings(source, "p/m.py")) == []
+
+
+def test_corpus_is_the_same_each_time_and_spread_over_packages(tmp_path: Path):
+    packages = ("networkx", "ot", "jinja2")
+    assert write_corpus(tmp_path / "a", 150, packages) == 150
+    write_corpus(tmp_path / "b", 1200, packages)
+    write_corpus(tmp_path / "b", 150, packages)
+    assert [p.read_bytes() for p in (tmp_path / "a").iterdir()] == [p.read_bytes() for p in (tmp_path / "b").iterdir()]
+    documents = _read(tmp_path / "a")
+    plain = [d for d in documents if not d["id"].startswith("planted/")]
+    counts = {name: sum(d["id"].startswith(name + "/") for d in plain) for name in packages}
+    assert len(documents) == 150
+    assert min(counts.values()) > 150 / len(packages) - NUM_PLANTED
+    assert all(len(d["text"]) >= MIN_CHARS for d in documents)
+
+
+def test_corpus_carries_held_out_questions(tmp_path: Path):
+    write_corpus(tmp_path, 60, ("networkx",))
+    planted = [d for d in _read(tmp_path) if d["id"].startswith("planted/")]
+    questions = {item["id"]: item["question"] for item in read_split("held_out")}
+    assert len(planted) == NUM_PLANTED
+    assert all(questions[d["id"].removeprefix("planted/")] in d["text"] for d in planted)
+
+
+def test_unknown_package_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no_such_package: not installed; run `make setup`"):
+        write_corpus(tmp_path, 10, ("no_such_package",))
+
+
+def test_reference_files_hold_their_halves(tmp_path: Path):
+    write_reference(tmp_path)
+    ids = {split: [json.loads(line)["id"] for line in (tmp_path / f"{split}.jsonl").open()] for split in SPLITS}
+    assert [len(ids[split]) for split in SPLITS] == [40, 40]
+    assert not set(ids["guide"]) & set(ids["held_out"])
+
+
+def test_settings_agree_with_the_server_and_the_reference():
+    config = load(ROOT / "conf" / "demo.yml")
+    assert config.endpoint.in_flight == server.MAX_NUM_SEQS
+    assert config.endpoint.model == server.MODEL_NAME
+    assert config.decontaminate.benchmarks == {"held_out": config.reference.held_out}
+    assert config.evaluate.max_items == len(read_split("held_out"))
+    sweep = config.cluster.k * config.bandit.docs_per_pull
+    assert sweep <= config.cluster.max_sweep_share * config.document_budget(8000)
+
+
+def test_server_key_stays_out_of_sight(tmp_path: Path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    made = server.Server("http://127.0.0.1:1/v1", "m", "the-secret", process.pid, tmp_path / "log", process)
+    assert "the-secret" not in repr(made)
+    assert not any("the-secret" in part for part in server._command(tmp_path, 1, 128))
+
+
+def test_server_that_ends_at_once_shows_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    failing = tmp_path / "python"
+    failing.write_text("#!/bin/sh\necho no such model >&2\nexit 3\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(server, "SERVER_PYTHON", failing)
+    with (
+        server.serve(tmp_path, tmp_path / "vllm.log") as started,
+        pytest.raises(RuntimeError, match=r"(?s)ended with status 3.*no such model"),
+    ):
+        started.wait_ready(deadline_s=30)
+
+
+def test_server_is_stopped_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    busy = tmp_path / "python"
+    busy.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/child\nwait\n")
+    busy.chmod(0o755)
+    monkeypatch.setattr(server, "SERVER_PYTHON", busy)
+    with server.serve(tmp_path, tmp_path / "vllm.log") as started:
+        with pytest.raises(RuntimeError, match="no answer within 2 s"):
+            started.wait_ready(deadline_s=2)
+        child = int((tmp_path / "child").read_text())
+        assert Path(f"/proc/{child}").exists()
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 'openjdk version \"11.0.2\" 2019-01-15' >&2", "is version 11.0.2, needed is 17"),
+        ("echo 'java version \"1.8.0_392\"' >&2", "is version 1.8.0_392, needed is 17"),
+        ("exit 1", "is version unknown"),
+        ("echo 'openjdk version \"17.0.15\" 2025-04-15' >&2", ""),
+    ],
+)
+def test_java_of_another_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str
+):
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\n{script}\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    problem = preflight.java_problem()
+    assert expected in problem
+    assert bool(problem) == bool(expected)
+    assert "\n" not in problem
+
+
+def test_missing_java_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert re.search(r"not found on PATH; install a JDK 17", preflight.java_problem())
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    assert "JAVA_HOME=/nowhere" in preflight.java_problem()
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "installed", "fails"), [(19, False, True), (21, False, False), (5, True, False), (2, True, True)]
+)
+def test_full_disk_is_refused(monkeypatch: pytest.MonkeyPatch, free_gb: int, installed: bool, fails: bool):
+    usage = type("Usage", (), {"free": free_gb * 10**9})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage)
+    assert bool(preflight.disk_problem(installed)) == fails

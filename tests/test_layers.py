@@ -1,0 +1,153 @@
+"""The layer law: who may import what, by the source's syntax tree, function-level imports included."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIB = ROOT / "lib" / "equal"
+
+#: modules that wire loop, io, transforms and training together for the jobs
+WIRING = {"extraction", "history", "run"}
+
+#: layer -> (what of equal it may import, what of other packages)
+LAW: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "settings": ({"errors"}, {"yaml"}),
+    "config": ({"errors", "settings"}, {"yaml"}),
+    "schemas": (set(), {"pyspark"}),
+    "core": ({"errors"}, {"numpy", "scipy", "ot"}),
+    "loop": ({"core", "errors"}, {"numpy"}),
+    "selection": ({"core", "errors"}, {"numpy"}),
+    "training": (
+        {"core", "errors"},
+        {"numpy", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "sentence_transformers", "tqdm"},
+    ),
+    "transforms": ({"core", "schemas", "errors"}, {"pyspark", "pandas", "numpy", "pyarrow", "scipy", "sparknlp"}),
+    "io": (
+        {"core", "schemas", "errors", "config", "settings"},
+        {
+            *("pyspark", "py4j", "delta", "pandas", "numpy", "httpx", "tenacity", "yaml", "tqdm"),
+            *("mlflow", "plotly", "jinja2", "markupsafe", "psutil"),
+        },
+    ),
+    "wiring": (
+        {"core", "loop", "io", "transforms", "selection", "training", "schemas", "errors", "config", "settings"},
+        {"pyspark", "numpy"},
+    ),
+}
+#: what makes a result depend on when and where it is computed
+NOT_IN_CORE = {"time", "datetime", "random", "socket", "http", "urllib", "subprocess"}
+MAX_LINES = 300
+MAX_JOB_LINES = 60
+
+
+def _layer(parts: tuple[str, ...]) -> str:
+    """The layer of equal.PARTS: its package, or its file for modules at the top."""
+    return "wiring" if parts and parts[0] in WIRING else (parts[0] if parts else "package")
+
+
+def _imports(source: str) -> set[str]:
+    """Absolute module names imported anywhere; `from a import b` gives a.b, as b may be a module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def violations(layer: str, source: str) -> list[str]:
+    """Imports of `source` that its layer may not have."""
+    internal, external = LAW[layer]
+    bad = []
+    for name in sorted(_imports(source)):
+        top, _, rest = name.partition(".")
+        if top == "equal":
+            target = _layer(tuple(rest.split(".")))
+            if target != layer and target not in internal:
+                bad.append(name)
+        elif top in sys.stdlib_module_names:
+            if layer == "core" and top in NOT_IN_CORE:
+                bad.append(name)
+        elif top not in external:
+            bad.append(name)
+    return bad
+
+
+LIB_FILES = sorted(p for p in LIB.rglob("*.py") if p.name != "__init__.py")
+JOB_FILES = sorted(p for p in (ROOT / "jobs").glob("*.py") if p.name != "__init__.py")
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_files_were_found():
+    layers = {_layer(path.relative_to(LIB).with_suffix("").parts) for path in LIB_FILES}
+    assert layers == set(LAW)
+    assert len(LIB_FILES) >= 30
+    assert {p.stem for p in JOB_FILES} >= {"ingest", "deduplicate", "extract", "pipeline", "evaluate"}
+
+
+@pytest.mark.parametrize("path", LIB_FILES, ids=_name)
+def test_module_imports_only_what_its_layer_may(path: Path):
+    layer = _layer(path.relative_to(LIB).with_suffix("").parts)
+    assert violations(layer, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", LIB_FILES, ids=_name)
+def test_nobody_imports_jobs_notebooks_or_the_demo(path: Path):
+    for name in _imports(path.read_text(encoding="utf-8")):
+        assert not name.startswith(("equal.jobs", "equal.notebooks", "jobs.", "demo.", "benchmarks."))
+
+
+@pytest.mark.parametrize("path", sorted(LIB.rglob("__init__.py")), ids=_name)
+def test_packages_import_nothing(path: Path):
+    """So that importing a pure module never starts Spark or torch."""
+    assert _imports(path.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize("path", JOB_FILES, ids=_name)
+def test_job_is_a_paragraph(path: Path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < MAX_JOB_LINES
+    assert ast.get_docstring(ast.parse(source))
+    assert 'if __name__ == "__main__":' in source
+    others = {name for name in _imports(source) if name.startswith("equal.jobs")}
+    assert not others or path.stem == "pipeline"
+
+
+@pytest.mark.parametrize("path", LIB_FILES, ids=_name)
+def test_module_stays_readable(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("core", "import pyspark"),
+        ("core", "def f():\n    import torch"),
+        ("core", "from time import monotonic"),
+        ("core", "from equal.schemas import DOCUMENTS"),
+        ("core", "from equal import config"),
+        ("loop", "from equal.io.tables import Tables"),
+        ("io", "class C:\n    def f(self):\n        from equal.transforms.embed import embed"),
+        ("io", "import torch"),
+        ("transforms", "import httpx"),
+        ("transforms", "from equal.io.endpoint import read_key"),
+        ("training", "from pyspark.sql import DataFrame"),
+        ("training", "import mlflow"),
+        ("schemas", "from equal.config import load"),
+        ("errors", "import yaml"),
+        ("wiring", "from equal.jobs.extract import main"),
+    ],
+)
+def test_law_catches_what_it_forbids(layer: str, source: str):
+    assert violations(layer, source)
