@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyspark.sql import functions as F
+
 from equal.core.bandit import largest_k, require_affordable
+from equal.core.costs import kmeans_flops
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.schemas import ASSIGNMENTS, CENTROIDS, CLUSTER_ID, EMBEDDINGS
 from equal.transforms.cluster import assign_clusters, candidates, centroid_rows, choose_clustering, sample_to_fit
-from pyspark.sql import functions as F
 
 
 def cluster(job: Job) -> Outcome:
@@ -17,11 +19,9 @@ def cluster(job: Job) -> Outcome:
     config, settings = job.config, job.config.cluster
     embeddings = job.tables.read(EMBEDDINGS)
     num_docs = embeddings.count()
-    affordable = largest_k(config.bandit.docs_per_pull, config.document_budget(num_docs), settings.max_sweep_share)
-    ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=affordable)
-    require_affordable(
-        max(ks), config.bandit.docs_per_pull, config.document_budget(num_docs), settings.max_sweep_share
-    )
+    sweep = (config.bandit.docs_per_pull, config.document_budget(num_docs), settings.max_sweep_share)
+    ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=largest_k(*sweep))
+    require_affordable(max(ks), *sweep)
     sample = sample_to_fit(embeddings, num_docs=num_docs, fit_documents=settings.fit_documents, seed=config.seed)
     fit, costs = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
     sample.unpersist()
@@ -39,7 +39,7 @@ def cluster(job: Job) -> Outcome:
         "dim": dim,
     }
     passes = sum(ks) * settings.max_iterations + len(fit.centroids)
-    return Outcome(num_docs, sum(sizes.values()), details, flops=2.0 * num_docs * dim * passes)
+    return Outcome(num_docs, sum(sizes.values()), details, flops=kmeans_flops(num_docs, 1, dim, passes))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

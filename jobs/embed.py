@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from equal.core.costs import inference_flops
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.schemas import DOCUMENTS, EMBEDDINGS, REMOVALS
@@ -21,7 +22,7 @@ def embed(job: Job) -> Outcome:
     job.tables.replace(EMBEDDINGS, embed_documents(documents, make_encoder, job.config.spark.partitions))
     rows = job.tables.read(EMBEDDINGS).count()
     # most texts reach the cut, so max_tokens is a fair upper bound of what was computed
-    flops = 2.0 * make_encoder().num_parameters * settings.max_tokens * rows
+    flops = inference_flops(make_encoder().num_parameters, settings.max_tokens * rows)
     return Outcome(documents.count(), rows, {"encoder": folder, "dim": make_encoder().dim}, flops=flops)
 
 

@@ -43,14 +43,14 @@ class Clustering:
     converged: bool
 
 
-def candidates(k: int, grid: Sequence[int], *, num_docs: int, affordable: int) -> list[int]:
+def candidates(k: int, grid: Sequence[int], *, num_docs: int, affordable: int | None) -> list[int]:
     """The numbers of clusters to try.
 
     Args:
         k: the number asked for; 0 leaves the choice to the elbow of `grid`.
         grid: numbers among which the elbow chooses.
         num_docs: documents to cluster.
-        affordable: most arms whose first sweep the budget pays for.
+        affordable: most arms whose first sweep the budget pays for; None is no limit.
 
     Returns:
         `[k]`; or the values of the grid within both bounds; or the bound itself when all are above it.
@@ -64,7 +64,7 @@ def candidates(k: int, grid: Sequence[int], *, num_docs: int, affordable: int) -
         raise InputError(f"cluster.k: is {k}, above the number of documents; the largest k that fits is {num_docs}")
     if k:
         return [k]
-    bound = min(num_docs, affordable)
+    bound = num_docs if affordable is None else min(num_docs, affordable)
     return sorted({value for value in grid if 1 <= value <= bound}) or [max(1, bound)]
 
 
@@ -74,6 +74,9 @@ def elbow(ks: Sequence[int], costs: Sequence[float]) -> int:
     Args:
         ks: increasing numbers of clusters.
         costs: within-cluster cost of each.
+
+    Returns:
+        One of `ks`; the larger of two, as two points have no bend.
 
     Example:
         >>> elbow([1, 2, 4, 8], [10.0, 3.0, 2.5, 2.0])
