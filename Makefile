@@ -32,16 +32,17 @@ lint: $(MAIN)  ## ruff and mypy only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-history: setup  ## the questions of notebooks/history.sql, answered from the demo's tables
+history: $(MAIN) $(JARS)  ## the questions of notebooks/history.sql, answered from the demo's tables
 	$(BIN)/python jobs/history.py --config $(CONFIG)
 
-report: setup  ## write report.html anew from the demo's tables
+report: $(MAIN) $(JARS)  ## write report.html anew from the demo's tables
 	$(BIN)/python jobs/report.py --config $(CONFIG)
 
-mlflow: setup  ## MLflow's pages for the demo's runs, http://127.0.0.1:5000
+mlflow: $(MAIN)  ## MLflow's pages for the demo's runs, http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///build/demo/mlflow.db --host 127.0.0.1 --port 5000
 
 wheel: $(MAIN)  ## dist/*.whl, what a cluster installs
+	@rm -rf build/lib  # what an earlier build left there would be packed again
 	$(BIN)/python -m build --quiet --wheel --no-isolation
 
 setup: $(MAIN) $(SERVER) $(JARS) $(MODEL)  ## environments, jars and the demo's model; done once

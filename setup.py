@@ -45,6 +45,7 @@ setup(
         "httpx",
         "tenacity",
         "tqdm",
+        "psutil",
         "plotly",
         "spark-nlp==5.5.3",
         "mlflow>=3.1",

@@ -1,0 +1,161 @@
+"""The Databricks bundle, checked offline: jobs by the vendor's own classes, the rest against our sources."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from databricks.bundles.jobs import Job
+
+from equal.config import load
+from equal.io.session import _SETTINGS, EXCLUDES, SPARK_NLP
+from equal.io.stage import UPSTREAM
+
+ROOT = Path(__file__).parents[1]
+BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text(encoding="utf-8"))
+FILES = sorted(ROOT.glob("resources/*.yml"))
+JOBS: dict[str, dict[str, Any]] = {
+    name: job for path in FILES for name, job in yaml.safe_load(path.read_text())["resources"]["jobs"].items()
+}
+PIPELINE = JOBS["equal_pipeline"]
+TOP_LEVEL = {
+    *("bundle", "include", "artifacts", "variables", "targets", "workspace", "resources", "permissions", "run_as"),
+    *("presets", "sync", "scripts", "python"),
+}
+
+
+def _strings(tree: Any) -> list[str]:
+    if isinstance(tree, dict):
+        return [s for key, value in tree.items() for s in (str(key), *_strings(value))]
+    if isinstance(tree, list):
+        return [s for value in tree for s in _strings(value)]
+    return [tree] if isinstance(tree, str) else []
+
+
+def test_files_are_included():
+    assert BUNDLE["include"] == ["resources/*.yml"]
+    assert {path.stem for path in FILES} == {"pipeline", "refresh"}
+    assert set(BUNDLE) <= TOP_LEVEL
+    assert set(BUNDLE["targets"]) == {"dev", "prod"}
+    assert [name for name, target in BUNDLE["targets"].items() if target.get("default")] == ["dev"]
+    assert {name: target["mode"] for name, target in BUNDLE["targets"].items()} == {
+        "dev": "development",
+        "prod": "production",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_job_is_one_to_its_vendor(name: str):
+    assert Job.from_dict(JOBS[name]).as_dict()["name"] == JOBS[name]["name"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("tasks", 0, "python_wheel_task", "entry_point"),
+        ("tasks", 0, "libraries", 1, "maven", "exclusions"),
+        ("tasks", 1, "depends_on"),
+        ("job_clusters", 0, "new_cluster", "data_security_mode"),
+        ("parameters",),
+    ],
+    ids=lambda path: str(path[-1]),
+)
+def test_misspelt_key_fails(path: tuple[Any, ...]):
+    job = copy.deepcopy(PIPELINE)
+    parent: Any = job
+    for step in path[:-1]:
+        parent = parent[step]
+    parent[f"{path[-1]}x"] = parent.pop(path[-1])
+    with pytest.raises(Exception, match=f"{path[-1]}x|unexpected|required"):
+        Job.from_dict(job)
+
+
+def test_schedule_without_expression_fails():
+    job = copy.deepcopy(JOBS["equal_refresh"])
+    del job["schedule"]["quartz_cron_expression"]
+    with pytest.raises(Exception, match="quartz_cron_expression"):
+        Job.from_dict(job)
+
+
+def test_every_variable_is_declared_and_used():
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "databricks.yml", *FILES))
+    assert set(re.findall(r"\$\{var\.(\w+)\}", text)) == set(BUNDLE["variables"])
+    for target in BUNDLE["targets"].values():
+        assert set(target.get("variables", {})) <= set(BUNDLE["variables"])
+    # a default is read before variables are known
+    assert not any("${" in str(variable.get("default")) for variable in BUNDLE["variables"].values())
+    for job in re.findall(r"\$\{resources\.jobs\.(\w+)\.id\}", text):
+        assert job in JOBS
+
+
+def test_stages_follow_one_another_as_in_the_code():
+    order, stage = ["evaluate"], "evaluate"
+    while stage := UPSTREAM[stage][0]:
+        order.insert(0, stage)
+    tasks = PIPELINE["tasks"]
+    assert [task["task_key"] for task in tasks] == order
+    for before, task in zip([None, *order], tasks):
+        assert task.get("depends_on", []) == ([{"task_key": before}] if before else [])
+    clusters = {cluster["job_cluster_key"] for cluster in PIPELINE["job_clusters"]}
+    assert {task["job_cluster_key"] for task in tasks} == clusters
+
+
+def test_entry_points_are_those_of_the_wheel():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for task in PIPELINE["tasks"]:
+        wheel = task["python_wheel_task"]
+        assert wheel["entry_point"] == f"equal-{task['task_key'].replace('_', '-')}"
+        assert f'name="{wheel["package_name"]}"' in setup
+        assert f'"{task["task_key"]}"' in setup
+
+
+@pytest.mark.parametrize("task", PIPELINE["tasks"], ids=lambda task: task["task_key"])
+def test_parameters_are_valid_settings(task: dict[str, Any]):
+    parameters = [re.sub(r"\$?\{+(?:\w+\.)*\w+\}+", "x", text) for text in task["python_wheel_task"]["parameters"]]
+    assert parameters[0] == "--config"
+    assert parameters[1::2][0] == "x/conf/prod.yml"
+    assert set(parameters[2::2]) == {"--set"}
+    config = load(ROOT / "conf" / "prod.yml", parameters[3::2])
+    assert config.storage.schema == "x.x"
+    assert config.endpoint.key_secret == "x/endpoint-key"
+    assert config.decontaminate.benchmarks == {"held_out": config.reference.held_out}
+
+
+def test_cluster_is_set_as_the_local_session():
+    conf = PIPELINE["job_clusters"][0]["new_cluster"]["spark_conf"]
+    # the runtime brings Delta, a metastore and a UI of its own; local Delta reads small snapshots
+    local_only = re.compile(r"spark\.(jars|ui|sql\.extensions|sql\.catalog|databricks\.delta|driver)")
+    assert conf == {key: value for key, value in _SETTINGS.items() if not local_only.match(key)}
+
+
+def test_spark_nlp_comes_as_in_the_local_session():
+    for task in PIPELINE["tasks"]:
+        maven = [library["maven"] for library in task["libraries"] if "maven" in library]
+        if task["job_cluster_key"] == "spark":
+            assert [m["coordinates"] for m in maven] == [SPARK_NLP]
+            assert ",".join(maven[0]["exclusions"]) == EXCLUDES
+        assert {"whl": "../dist/*.whl"} in task["libraries"]
+
+
+def test_training_packages_are_those_tested_here():
+    lock = (ROOT / "conf" / "requirements" / "main.lock").read_text(encoding="utf-8").split()
+    packages = [lib["pypi"]["package"] for lib in PIPELINE["tasks"][-1]["libraries"] if "pypi" in lib]
+    assert len(packages) == 5
+    assert set(packages) <= set(lock)
+
+
+def test_no_secret_stands_in_the_bundle():
+    for text in _strings([BUNDLE, JOBS]):
+        assert not re.search(r"(?i)bearer |(?:token|password|api_key)=", text)
+
+
+def test_refresh_gives_each_run_a_name_of_its_own():
+    refresh = JOBS["equal_refresh"]
+    assert len(refresh["schedule"]["quartz_cron_expression"].split()) == 6
+    parameters = refresh["tasks"][0]["run_job_task"]["job_parameters"]
+    assert set(parameters) == {p["name"] for p in PIPELINE["parameters"]}
+    assert "{{job.start_time" in parameters["run_name"]
