@@ -35,12 +35,12 @@ DOCUMENTS_PER_FILE = 1000
 Document = dict[str, str]
 
 
-def write_corpus(output_dir: Path, num_docs: int, packages: Sequence[str] = PACKAGES) -> int:
+def write_corpus(num_docs: int, output_dir: Path, packages: Sequence[str] = PACKAGES) -> int:
     """Write `num_docs` documents as gzip JSON lines {id, text}; the same packages give the same bytes.
 
     Args:
-        output_dir: gets part-000.jsonl.gz and so on; parts of an earlier call are replaced.
         num_docs: documents wanted, planted ones among them.
+        output_dir: gets part-000.jsonl.gz and so on; parts of an earlier call are replaced.
         packages: top-level packages to read.
 
     Returns:
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--docs", type=int, default=8000, help="documents to write")
     parser.add_argument("--out", type=Path, required=True, help="folder for the gzip JSON lines")
     arguments = parser.parse_args(argv)
-    print(f"{write_corpus(arguments.out, arguments.docs):,} documents in {arguments.out}")
+    print(f"{write_corpus(arguments.docs, arguments.out):,} documents in {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def test_source_that_cannot_be_parsed_yields_nothing(source: str):
 
 def test_corpus_is_the_same_each_time_and_spread_over_packages(tmp_path: Path):
     packages = ("networkx", "ot", "jinja2")
-    assert write_corpus(tmp_path / "a", 150, packages) == 150
-    write_corpus(tmp_path / "b", 1200, packages)
-    write_corpus(tmp_path / "b", 150, packages)
+    assert write_corpus(150, tmp_path / "a", packages) == 150
+    write_corpus(1200, tmp_path / "b", packages)
+    write_corpus(150, tmp_path / "b", packages)
     assert [p.read_bytes() for p in (tmp_path / "a").iterdir()] == [p.read_bytes() for p in (tmp_path / "b").iterdir()]
     documents = _read(tmp_path / "a")
     plain = [d for d in documents if not d["id"].startswith("planted/")]
@@ -70,7 +70,7 @@ def test_corpus_is_the_same_each_time_and_spread_over_packages(tmp_path: Path):
 
 
 def test_corpus_carries_held_out_questions(tmp_path: Path):
-    write_corpus(tmp_path, 60, ("networkx",))
+    write_corpus(60, tmp_path, ("networkx",))
     planted = [d for d in _read(tmp_path) if d["id"].startswith("planted/")]
     questions = {item["id"]: item["question"] for item in read_split("held_out")}
     assert len(planted) == NUM_PLANTED
@@ -79,7 +79,7 @@ def test_corpus_carries_held_out_questions(tmp_path: Path):
 
 def test_unknown_package_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no_such_package: not installed; run `make setup`"):
-        write_corpus(tmp_path, 10, ("no_such_package",))
+        write_corpus(10, tmp_path, ("no_such_package",))
 
 
 def test_reference_files_hold_their_halves(tmp_path: Path):
