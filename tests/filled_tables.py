@@ -7,70 +7,56 @@ its commit mark, so its rows are in the tables and count for nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import time
 from collections import defaultdict
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 from equal import schemas as s
 from equal.io.tables import Tables
+from filled_rows import DIMENSIONS, PACKAGES, START, TOPICS, Row, Rows, doc_id, extraction_rows, key, text_of
 
 EQUAL_RUN, RANDOM_RUN = "demo", "demo-random"
 FINGERPRINT = "5f1c0a9be2d47a13"
-#: executes in a browser if it is not escaped
-HOSTILE = "<script>window.broken=1</script><img src=x onerror=window.broken=1> A hostile sentence & a median."
-NUM_ARMS, DOCS_PER_ARM, DIMENSIONS = 12, 20, 8
+NUM_ARMS, DOCS_PER_ARM = 12, 20
 ITERATIONS, DOCS_PER_ITERATION = 3, 8
 LOST_ITERATION = ITERATIONS + 1
 
-_TOPICS = (
-    "median", "variance", "regression", "eigenvalue", "sampling", "integral", "tensor", "graph", "query", "figure",
-    "parser", "session",
-)  # fmt: skip
-_PACKAGES = ("scipy/stats", "numpy/linalg", "pandas/core", "networkx/algorithms", "sqlalchemy/orm", "matplotlib/axes")
-_STATUSES = ("accepted", "accepted", "accepted", "accepted", "void", "truncated", "unanswered", "failed")
-Row = dict[str, object]
-Rows = dict[str, list[Row]]
-_START = datetime(2026, 11, 20, 9, 0, tzinfo=timezone.utc)
-
-
-def key(*parts: object) -> str:
-    """A 128-bit id, as in the tables."""
-    return hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=16).hexdigest()
-
-
-def text_of(arm: int, number: int) -> str:
-    """The text of one document; the first of arm 0 is the hostile one."""
-    topic = _TOPICS[arm]
-    lines = [
-        f"Compute the {topic} of an array along the given axis.",
-        f"The {topic} number {number} is taken over all values that are not missing.",
-        f"When the {topic} is computed from n values, its error falls with the square root of n.",
-        "Parameters\n----------\na : array_like\n    The values, of shape (n, d).",
-    ]
-    return "\n".join([HOSTILE, *lines] if (arm, number) == (0, 0) else lines)
-
-
-def doc_id(arm: int, number: int) -> str:
-    return key("document", arm, number)
-
 
 def fill(tables: Tables) -> None:
-    """Write both runs into empty tables."""
+    """Write both runs into empty tables, and their training losses to MLflow beside them."""
+    mlflow_runs = _log_losses(tables.root)
     rng = np.random.default_rng(5)
     _fill_corpus(tables, rng)
     rows: Rows = defaultdict(list)
     paid_for = {doc_id(*pair) for pair in _reading_order(EQUAL_RUN)[0]}
     for run_id in (EQUAL_RUN, RANDOM_RUN):
-        _run(tables, run_id, rows, paid_for, rng)
+        _run(tables, run_id, mlflow_runs[run_id], rows, paid_for, rng)
+    for row in rows[s.EVALUATIONS]:
+        row["mlflow_run_id"] = mlflow_runs[row["run_id"]]
     replies = {row["request_key"]: row for row in rows.pop(s.REPLIES)}
     tables.append(s.REPLIES, tables.rows(s.REPLIES, list(replies.values())))
     for table, written in rows.items():
         tables.append(table, tables.rows(table, written))
+
+
+def _log_losses(root: str) -> dict[str, str]:
+    """Twenty falling losses a run; returns the ids of the MLflow runs."""
+    client = MlflowClient(f"sqlite:///{Path(root).absolute()}/mlflow.db")
+    experiment = client.create_experiment("equal")
+    runs = {}
+    for run_id, floor in ((EQUAL_RUN, 1.9), (RANDOM_RUN, 2.1)):
+        runs[run_id] = client.create_run(experiment, run_name=run_id).info.run_id
+        now = int(time.time() * 1000)
+        losses = [Metric("loss", floor + 0.9 * 0.8**step, now, step) for step in range(1, 21)]
+        client.log_batch(runs[run_id], metrics=losses)
+    return runs
 
 
 def _fill_corpus(tables: Tables, rng: np.random.Generator) -> None:
@@ -80,10 +66,10 @@ def _fill_corpus(tables: Tables, rng: np.random.Generator) -> None:
     for arm in range(NUM_ARMS):
         for number in range(DOCS_PER_ARM - arm):
             text, ident = text_of(arm, number), doc_id(arm, number)
-            source = f"{_PACKAGES[arm % len(_PACKAGES)]}/{_TOPICS[arm]}.py"
+            source = f"{PACKAGES[arm % len(PACKAGES)]}/{TOPICS[arm]}.py"
             documents.append({
                 "doc_id": ident, "source_id": f"{source}#f{number}", "source_file": f"part-{number % 3}.jsonl.gz",
-                "content_hash": key(text), "num_chars": len(text), "ingested_at": _START, "text": text,
+                "content_hash": key(text), "num_chars": len(text), "ingested_at": START, "text": text,
             })  # fmt: skip
             embeddings.append({"doc_id": ident, "embedding": [float(v) for v in centroids[arm]]})
             assignments.append({"doc_id": ident, "cluster_id": arm, "distance": 0.01 * number})
@@ -100,7 +86,7 @@ def _fill_corpus(tables: Tables, rng: np.random.Generator) -> None:
             text = f"A copy, dropped by {row['stage']}."
             documents.append({
                 "doc_id": row["doc_id"], "source_id": f"copy/{row['doc_id'][:6]}", "source_file": "part-0.jsonl.gz",
-                "content_hash": key(text), "num_chars": len(text), "ingested_at": _START, "text": text,
+                "content_hash": key(text), "num_chars": len(text), "ingested_at": START, "text": text,
             })  # fmt: skip
     sizes = [DOCS_PER_ARM - arm for arm in range(NUM_ARMS)]
     arms = [
@@ -134,13 +120,13 @@ def _removal(stage: str, reason: str, number: int, evidence: Row) -> Row:
 def _mark(run_id: str, stage: str, rows_in: int, rows_out: int, details: Row) -> Row:
     return {"run_id": run_id, "stage": stage, "input_hash": key(run_id, stage)[:16], "fingerprint": FINGERPRINT,
             "rows_in": rows_in, "rows_out": rows_out, "seconds": 12.5, "details": json.dumps(details),
-            "finished_at": _START}  # fmt: skip
+            "finished_at": START}  # fmt: skip
 
 
 def _cost(run_id: str, stage: str, iteration: int, documents: int, **more: object) -> Row:
     zeros = {"calls": 0, "cached_calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "money": 0.0}
     return {"run_id": run_id, "stage": stage, "iteration": iteration, "documents": documents, "seconds": 12.5,
-            "flops": 3.1e12 * documents, "recorded_at": _START, **zeros, **more}  # fmt: skip
+            "flops": 3.1e12 * documents, "recorded_at": START, **zeros, **more}  # fmt: skip
 
 
 def _reading_order(run_id: str) -> list[list[tuple[int, int]]]:
@@ -153,13 +139,15 @@ def _reading_order(run_id: str) -> list[list[tuple[int, int]]]:
     return [warm_up] + [rest[i * DOCS_PER_ITERATION : (i + 1) * DOCS_PER_ITERATION] for i in range(LOST_ITERATION)]
 
 
-def _run(tables: Tables, run_id: str, rows: Rows, paid_for: set[str], rng: np.random.Generator) -> None:
+def _run(
+    tables: Tables, run_id: str, mlflow_run: str, rows: Rows, paid_for: set[str], rng: np.random.Generator
+) -> None:
     arms: dict[int, dict[str, int]] = defaultdict(lambda: {"pulls": 0, "documents": 0, "pairs": 0})
     total_documents = total_tokens = total_pairs = 0
     for iteration, documents in enumerate(_reading_order(run_id)):
         if iteration == LOST_ITERATION and run_id == RANDOM_RUN:
             break
-        read = [_extraction(run_id, iteration, pair, known=doc_id(*pair) in paid_for) for pair in documents]
+        read = [extraction_rows(run_id, iteration, pair, known=doc_id(*pair) in paid_for) for pair in documents]
         paid_for |= {doc_id(*pair) for pair in documents}
         rows[s.EXTRACTIONS] += [row for extraction, _ in read for row in extraction]
         rows[s.REPLIES] += [reply for _, replies in read for reply in replies]
@@ -185,8 +173,8 @@ def _run(tables: Tables, run_id: str, rows: Rows, paid_for: set[str], rng: np.ra
             "pairs": sum(row["num_pairs"] for row in final), "prompt_tokens": prompt, "completion_tokens": completion,
             "total_documents": total_documents, "total_tokens": total_tokens, "total_money": 0.0,
             "stop_reason": "documents" if iteration == ITERATIONS else None, "fingerprint": FINGERPRINT,
-            "started_at": _START + timedelta(minutes=iteration),
-             "finished_at": _START + timedelta(minutes=iteration + 1),
+            "started_at": START + timedelta(minutes=iteration),
+             "finished_at": START + timedelta(minutes=iteration + 1),
         })  # fmt: skip
         paid = sum(row["calls"] for row in final)
         rows[s.COSTS].append(_cost(run_id, "extract", iteration, len(read), calls=paid, cached_calls=len(read) - paid,
@@ -194,7 +182,7 @@ def _run(tables: Tables, run_id: str, rows: Rows, paid_for: set[str], rng: np.ra
         rows[s.EVALUATIONS].append(
             _evaluation(run_id, "transport_distance", f"pairs:{iteration}", *_distance(run_id, iteration))
         )
-    _finish(run_id, rows, total_documents, total_pairs)
+    _finish(run_id, mlflow_run, rows, total_documents, total_pairs)
 
 
 def _arm_row(run_id: str, iteration: int, arm: int, state: dict[str, int], rng: np.random.Generator) -> Row:
@@ -209,43 +197,6 @@ def _arm_row(run_id: str, iteration: int, arm: int, state: dict[str, int], rng: 
             "ds_score": 0.9 - 0.04 * arm if iteration and run_id == EQUAL_RUN else None}  # fmt: skip
 
 
-def _extraction(run_id: str, iteration: int, document: tuple[int, int], *, known: bool) -> tuple[list[Row], list[Row]]:
-    """The rows of one document: one pass, final; no reply when the request failed."""
-    ident, text = doc_id(*document), text_of(*document)
-    status = "accepted" if document == (0, 0) else _STATUSES[int(key("status", ident)[:6], 16) % len(_STATUSES)]
-    request = key("request", ident)
-    lines = text.split("\n")
-    pairs = [
-        _pair(ident, line, status == "accepted") for line in lines[: 2 if status in ("accepted", "unanswered") else 0]
-    ]
-    accepted = [pair for pair in pairs if pair["accepted"]]
-    answered = status != "failed"
-    row = {
-        "run_id": run_id, "iteration": iteration, "arm_id": document[0], "doc_id": ident, "pass": "extract",
-        "final": True, "status": status, "prompt_version": "general-3fa1", "calls": int(not known),
-        "cached_calls": int(known), "attempts": 1 if answered else 5,
-        "prompt_tokens": 600, "completion_tokens": 25, "passages": 1, "num_pairs": len(accepted),
-        "num_rejected": len(pairs) - len(accepted), "request_keys": [request] if answered else [], "pairs": pairs,
-        "error": None if answered else f"HTTP 503 {HOSTILE}",
-    }  # fmt: skip
-    reply = {
-        "request_key": request, "passage_key": key("passage", ident), "prompt_version": "general-3fa1",
-        "model": "smollm2-135m-instruct", "finish_reason": "length" if status == "truncated" else "stop",
-        "prompt_tokens": 600, "cached_tokens": 480, "completion_tokens": 25, "latency_ms": 430.0, "attempts": 1,
-        "received_at": _START, "parameters": json.dumps({"temperature": 0.0, "max_tokens": 256}),
-        "messages": json.dumps([{"role": "system", "content": "Write questions."}, {"role": "user", "content": text}]),
-        "text": json.dumps({"questions": [pair["question"] for pair in pairs]}),
-    }  # fmt: skip
-    return [row], [reply] if answered else []
-
-
-def _pair(ident: str, line: str, accepted: bool) -> Row:
-    question = f"What is said of this: {line[:60]}?"
-    return {"pair_id": key(ident, 0, question, line), "passage_index": 0, "accepted": accepted, "similarity": 0.7,
-            "reason": None if accepted else "unanswered", "question": question, "answer": line,
-            "embedding": [1.0] + [0.0] * (DIMENSIONS - 1)}  # fmt: skip
-
-
 def _distance(run_id: str, iteration: int) -> tuple[float, float]:
     """(value, half width of the interval): both runs start alike, EQUAL falls faster."""
     start, slope = 0.42, 0.07 if run_id == EQUAL_RUN else 0.01
@@ -255,10 +206,10 @@ def _distance(run_id: str, iteration: int) -> tuple[float, float]:
 def _evaluation(run_id: str, metric: str, model: str, value: float, half: float) -> Row:
     return {"run_id": run_id, "benchmark": "held_out", "model": model, "metric": metric, "value": value,
             "stderr": half / 2, "low": value - half, "high": value + half, "items": 40,
-            "mlflow_run_id": f"mlflow-{run_id}", "fingerprint": FINGERPRINT, "evaluated_at": _START}  # fmt: skip
+            "mlflow_run_id": None, "fingerprint": FINGERPRINT, "evaluated_at": START}  # fmt: skip
 
 
-def _finish(run_id: str, rows: Rows, documents: int, pairs: int) -> None:
+def _finish(run_id: str, mlflow_run: str, rows: Rows, documents: int, pairs: int) -> None:
     """Selection, fine-tuning, evaluation, and the marks of the run's stages."""
     method = "equal" if run_id == EQUAL_RUN else "random"
     own = [p for p in rows[s.QA_PAIRS] if p["run_id"] == run_id and p["iteration"] <= ITERATIONS]
@@ -271,7 +222,7 @@ def _finish(run_id: str, rows: Rows, documents: int, pairs: int) -> None:
         _evaluation(run_id, "target_loss", "base", 2.71, 0.06),
         _evaluation(run_id, "target_loss", "tuned", tuned, 0.06),
     ]
-    finetune = {"mlflow_run_id": f"mlflow-{run_id}", "adapter": f"{run_id}/adapter", "final_loss": 1.9,
+    finetune = {"mlflow_run_id": mlflow_run, "adapter": f"{run_id}/adapter", "final_loss": 1.9,
                 "dataset": s.SELECTED_PAIRS, "dataset_version": 1}  # fmt: skip
     extract = {"iterations": ITERATIONS, "documents": documents, "stop_reason": "documents"}
     for stage, rows_in, rows_out, details in (

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from equal.errors import TableError
+from equal.io.stage import UPSTREAM
 from equal.io.tables import Tables
 from equal.schemas import (
     ASSIGNMENTS,
@@ -45,12 +46,7 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
     runs = [run for run in (equal_run, random_run) if run]
     for run in runs:
         require_run(tables, run)
-    iterations = tables.read(ITERATIONS).where(F.col("run_id") == equal_run)
-    tokens = iterations.agg(F.sum("prompt_tokens"), F.sum("completion_tokens")).first()
-    extractions = committed(tables, EXTRACTIONS, equal_run).cache()
-    outcomes = _counts(extractions.where("final"), "status")
-    calls = extractions.agg(F.sum(F.col("calls") + F.col("cached_calls"))).first()[0]
-    extractions.unpersist()
+    used = spend(tables, equal_run)
     losses = [target_loss(tables, equal_run, "base"), target_loss(tables, equal_run, "tuned")]
     control = target_loss(tables, random_run, "tuned") if random_run else None
     finished = stage_mark(tables, equal_run, "finetune")
@@ -58,18 +54,39 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
         "documents": tables.read(DOCUMENTS).count(),
         "removed": _counts(tables.read(REMOVALS), "stage"),
         "arms": tables.read(ASSIGNMENTS).select("cluster_id").distinct().count(),
-        "iterations": iterations.where("iteration > 0").count(),
-        "documents_extracted": sum(outcomes.values()),
-        "llm_calls": int(calls or 0),
-        "prompt_tokens": int(tokens[0]),
-        "completion_tokens": int(tokens[1]),
-        "pairs": committed(tables, QA_PAIRS, equal_run).count(),
-        "outcomes": outcomes,
+        "iterations": used["iterations"],
+        "documents_extracted": sum(used["outcomes"].values()),
+        **{name: used[name] for name in ("llm_calls", "prompt_tokens", "completion_tokens", "pairs", "outcomes")},
         "distance": {"equal": distance(tables, equal_run), "random": random_run and distance(tables, random_run)},
         "target_loss": dict(zip(("base", "equal", "random"), [row and row["value"] for row in [*losses, control]])),
         "seconds": _seconds(tables, [CORPUS, *runs]),
         "fingerprint": stage_mark(tables, equal_run, "extract").get("fingerprint"),
         "mlflow_run_id": json.loads(finished.get("details", "{}")).get("mlflow_run_id"),
+    }
+
+
+def spend(tables: Tables, run_id: str) -> dict[str, Any]:
+    """What a run's committed iterations used and brought, the warm-up documents included.
+
+    Returns:
+        iterations (of the bandit), llm_calls, prompt_tokens, completion_tokens, money, pairs, and outcomes
+        (documents by final status).
+    """
+    iterations = tables.read(ITERATIONS).where(F.col("run_id") == run_id)
+    totals = iterations.agg(
+        F.sum((F.col("iteration") > 0).cast("int")).alias("iterations"),
+        *[F.sum(name).alias(name) for name in ("prompt_tokens", "completion_tokens", "money")],
+    ).first()
+    extractions = committed(tables, EXTRACTIONS, run_id).groupBy("final", "status")
+    rows = extractions.agg(
+        F.count("*").alias("documents"), F.sum(F.col("calls") + F.col("cached_calls")).alias("calls")
+    ).collect()
+    outcomes = {row["status"]: row["documents"] for row in rows if row["final"]}
+    return {
+        **{name: totals[name] or 0 for name in ("iterations", "prompt_tokens", "completion_tokens", "money")},
+        "llm_calls": sum(row["calls"] or 0 for row in rows),
+        "pairs": committed(tables, QA_PAIRS, run_id).count(),
+        "outcomes": dict(sorted(outcomes.items())),
     }
 
 
@@ -136,5 +153,11 @@ def _counts(frame: DataFrame, column: str) -> dict[str, int]:
 
 def _seconds(tables: Tables, runs: list[str]) -> dict[str, float]:
     costs = tables.read(COSTS).where(F.col("run_id").isin(runs))
-    ordered = costs.groupBy("stage").agg(F.sum("seconds").alias("seconds"), F.min("recorded_at").alias("at"))
-    return {row["stage"]: round(row["seconds"], 3) for row in ordered.orderBy("at", "stage").collect()}
+    spent = {row["stage"]: row["s"] for row in costs.groupBy("stage").agg(F.sum("seconds").alias("s")).collect()}
+    return {stage: round(spent[stage], 3) for stage in sorted(spent, key=stage_order)}
+
+
+def stage_order(stage: str) -> tuple[int, str]:
+    """Sort key: the place of a stage in the pipeline; unknown ones last, by name."""
+    stages = list(UPSTREAM)
+    return (stages.index(stage) if stage in stages else len(stages), stage)

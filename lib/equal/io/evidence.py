@@ -1,0 +1,166 @@
+"""What the sections of the report show, read from the Delta tables into plain rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import textwrap
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from equal.io.figures import plane
+from equal.io.session import on_databricks
+from equal.io.summary import CORPUS, committed, evaluations, stage_mark, stage_order
+from equal.io.tables import Tables
+from equal.schemas import (
+    ARM_HISTORY,
+    ASSIGNMENTS,
+    CENTROIDS,
+    COSTS,
+    DOCUMENTS,
+    EXTRACTIONS,
+    ITERATIONS,
+    REMOVALS,
+    SELECTED_PAIRS,
+)
+
+Record = dict[str, Any]
+
+#: longest excerpt of a source document that is printed
+PASSAGE_CHARS = 3000
+
+
+def removals(tables: Tables) -> list[Record]:
+    """Documents dropped, by stage and reason, in the order of the stages."""
+    counts = tables.read(REMOVALS).groupBy("stage", "reason").agg(F.count("*").alias("documents"))
+    return sorted(_records(counts), key=lambda row: (stage_order(row["stage"]), -row["documents"], row["reason"]))
+
+
+def arms(tables: Tables, run_id: str) -> tuple[list[Record], float]:
+    """Every arm with its place on the map and what the run knows of it.
+
+    Returns:
+        arms (arm_id, x, y, size, read, pulls, pairs, reward, standard_error, label), those most read first, and
+        the share of the centroids' variance that the plane holds.
+    """
+    centroids = _records(tables.read(CENTROIDS).orderBy("cluster_id"))
+    if not centroids:
+        return [], 1.0
+    points, share = plane(np.array([row["centroid"] for row in centroids], dtype=np.float64))
+    newest = {row["arm_id"]: row for row in arm_history(tables, run_id)}
+    labels = _labels(tables)
+    found = []
+    for row, (x, y) in zip(centroids, points):
+        known = newest.get(row["cluster_id"], {})
+        found.append({
+            "arm_id": row["cluster_id"], "x": float(x), "y": float(y), "size": row["num_documents"],
+            "read": known.get("documents", 0), "pulls": known.get("pulls", 0), "pairs": known.get("pairs", 0),
+            "reward": known.get("reward"), "standard_error": known.get("standard_error"),
+            "label": labels.get(row["cluster_id"], ""),
+        })  # fmt: skip
+    return sorted(found, key=lambda arm: (-arm["read"], arm["arm_id"])), share
+
+
+def _labels(tables: Tables) -> dict[int, str]:
+    """The beginning of the document nearest to each centroid: what an arm is about."""
+    nearest = (
+        tables.read(ASSIGNMENTS).groupBy("cluster_id").agg(F.min(F.struct("distance", "doc_id")).alias("nearest"))
+    )
+    texts = tables.read(DOCUMENTS).select("doc_id", F.substring("text", 1, 400).alias("text"))
+    joined = nearest.select("cluster_id", "nearest.doc_id").join(texts, "doc_id")
+    return {row["cluster_id"]: textwrap.shorten(row["text"], 100, placeholder=" …") for row in joined.collect()}
+
+
+def arm_history(tables: Tables, run_id: str) -> list[Record]:
+    """The run's committed arm rows, oldest first."""
+    return _records(committed(tables, ARM_HISTORY, run_id).orderBy("iteration", "arm_id"))
+
+
+def distance_course(tables: Tables, run_id: str) -> list[Record]:
+    """Distance to the held-out reference against documents read: documents, value, low, high.
+
+    One point an iteration where the evaluation measured its course, else the final one alone.
+    """
+    measured = evaluations(tables, run_id, "transport_distance")
+    marks = tables.read(ITERATIONS).where(F.col("run_id") == run_id).orderBy("iteration")
+    read = {row["iteration"]: row["total_documents"] for row in marks.collect()}
+    course = {n: measured[f"pairs:{n}"] for n in read if f"pairs:{n}" in measured}
+    if not course and "pairs" in measured:
+        course = {max(read): measured["pairs"]}
+    return [{"documents": read[n], **{k: row[k] for k in ("value", "low", "high")}} for n, row in course.items()]
+
+
+def ledger(tables: Tables, runs: list[str]) -> list[Record]:
+    """The cost rows by run and stage, iterations summed, in the order of the stages."""
+    names = ("documents", "calls", "cached_calls", "prompt_tokens", "completion_tokens", "seconds", "flops", "money")
+    costs = tables.read(COSTS).where(F.col("run_id").isin([CORPUS, *runs])).groupBy("run_id", "stage")
+    summed = costs.agg(*[F.sum(name).alias(name) for name in names])
+    order = {run: place for place, run in enumerate([CORPUS, *runs])}
+    return sorted(_records(summed), key=lambda row: (order[row["run_id"]], stage_order(row["stage"])))
+
+
+def rejections(tables: Tables, run_id: str) -> dict[str, int]:
+    """Pairs that did not count, by reason."""
+    pairs = committed(tables, EXTRACTIONS, run_id).where("final").select(F.explode("pairs").alias("pair"))
+    counts = pairs.where("NOT pair.accepted").groupBy(F.col("pair.reason").alias("reason")).count()
+    return {row["reason"]: row["count"] for row in counts.orderBy("reason").collect()}
+
+
+def examples(tables: Tables, run_id: str, count: int) -> list[Record]:
+    """Selected pairs, evenly spaced over the ranks, with their source document cut around the answer.
+
+    Returns:
+        rank, score, arm_id, question, answer, source_id, source_file, num_chars, and the excerpt as `before`,
+        `found` and `after`; `found` is the answer where it stands verbatim in the document.
+    """
+    selected = tables.read(SELECTED_PAIRS).where(F.col("run_id") == run_id)
+    ranks = [row["rank"] for row in selected.select("rank").orderBy("rank").collect()]
+    chosen = sorted({ranks[round(i)] for i in np.linspace(0, len(ranks) - 1, count)}) if ranks else []
+    documents = tables.read(DOCUMENTS).select("doc_id", "source_id", "source_file", "num_chars", "text")
+    rows = _records(selected.where(F.col("rank").isin(chosen)).join(documents, "doc_id").orderBy("rank"))
+    return [{**row, **excerpt(row["text"], row["answer"], PASSAGE_CHARS)} for row in rows]
+
+
+def excerpt(text: str, answer: str, max_chars: int) -> dict[str, str]:
+    """Cut `text` to about `max_chars` around the answer; whitespace may differ between the two.
+
+    >>> excerpt("One two.  Three four.", "two. Three", 100)
+    {'before': 'One ', 'found': 'two.  Three', 'after': ' four.'}
+    """
+    words = answer.split()
+    match = re.search(r"\s+".join(map(re.escape, words)), text) if words else None
+    start, stop = match.span() if match else (0, 0)
+    margin = max((max_chars - (stop - start)) // 2, 0) if match else max_chars
+    first, last = max(start - margin, 0), min(stop + margin, len(text))
+    before = ("… " if first else "") + text[first:start]
+    return {"before": before, "found": text[start:stop], "after": text[stop:last] + (" …" if last < len(text) else "")}
+
+
+def loss_curve(tables: Tables, run_id: str) -> list[tuple[int, float]]:
+    """Training loss by optimiser step, from the MLflow run that the fine-tuning stage names; empty when there is none.
+
+    MLflow is looked for in storage.root/mlflow.db, else where the process tracks.
+    """
+    mlflow_run = json.loads(stage_mark(tables, run_id, "finetune").get("details", "{}")).get("mlflow_run_id")
+    if not mlflow_run:
+        return []
+    database = os.path.join(os.path.abspath(tables.root), "mlflow.db")
+    if not (os.path.exists(database) or mlflow.is_tracking_uri_set() or on_databricks()):
+        return []  # asking MLflow would create an empty store in the working directory
+    client = MlflowClient(f"sqlite:///{database}") if os.path.exists(database) else MlflowClient()
+    try:
+        history = client.get_metric_history(mlflow_run, "loss")
+    except MlflowException:
+        return []
+    return sorted({metric.step: metric.value for metric in history}.items())
+
+
+def _records(frame: DataFrame) -> list[Record]:
+    return [row.asDict() for row in frame.collect()]
