@@ -15,10 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from corpus import write_corpus
-from model import convert
-from reference import write_reference
-from server import MODEL_NAME, Server, serve
-
 from equal.config import RunConfig, load
 from equal.io.report import write_report
 from equal.io.session import open_session
@@ -26,6 +22,9 @@ from equal.io.stage import Body, exit_on_error, finished, log, run_stage
 from equal.io.summary import summarise
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
+from model import convert
+from reference import write_reference
+from server import MODEL_NAME, Server, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
@@ -132,12 +131,14 @@ def _closing_lines(summary: dict[str, Any], seconds: float) -> str:
     apart = distance["equal"]["high"] < distance["random"]["low"]
     closer = distance["equal"]["value"] < distance["random"]["value"]
     verdict = ("closer, intervals apart" if apart else "closer, intervals overlap") if closer else "not closer"
+    tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     return f"""
 Spent      {summary["documents_extracted"]:,} of {summary["documents"]:,} documents, {summary["llm_calls"]:,} calls,\
- {summary["prompt_tokens"] + summary["completion_tokens"]:,} tokens, {summary["pairs"]:,} pairs kept, {seconds / 60:.1f} min
-Distance   to the held-out reference, lower is better: EQUAL {spans["equal"]}, random {spans["random"]}: {verdict}
-Loss       on the held-out reference, lower is better: base {loss["base"]:.3f}, EQUAL-tuned {loss["equal"]:.3f},\
- random-tuned {loss["random"]:.3f}
+ {tokens:,} tokens, {summary["pairs"]:,} pairs kept, {seconds / 60:.1f} min
+Distance   to the held-out reference, lower is better:
+           EQUAL {spans["equal"]}, random {spans["random"]}: {verdict}
+Loss       on the held-out reference, lower is better:
+           base {loss["base"]:.3f}, EQUAL-tuned {loss["equal"]:.3f}, random-tuned {loss["random"]:.3f}
 Written    build/demo/report.html  summary.json  selected.jsonl  equal/adapter  tables/  mlflow.db
 Go on      make history       the SQL of notebooks/history.sql over these tables
            make mlflow        MLflow's own pages for both fine-tunings"""

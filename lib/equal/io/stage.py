@@ -94,7 +94,11 @@ def main(stage: str, body: Body, argv: Sequence[str] | None, description: str | 
 @contextmanager
 def exit_on_error(name: str) -> Iterator[None]:
     """Log to stderr, and turn an EqualError into one message and exit status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    if not log.handlers:  # the root logger belongs to whoever imported a library that configures it first
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        log.addHandler(handler)
+        log.propagate = False
     log.setLevel(logging.INFO)
     try:
         yield
