@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from equal.core.ngrams import words
 from equal.core.qa import MIN_QUESTION_CHARS, QA, is_looping
+from equal.core.sentences import content_words
 
 #: share of words two questions have in common from which one is a copy of the other
-_COPY_JACCARD = 0.8
+_COPY_JACCARD = 0.7
 
 
 @dataclass(frozen=True)
@@ -25,30 +26,38 @@ class Rejection:
     evidence: str = ""
 
 
-def reject(
-    pair: QA,
-    passage: str,
-    *,
-    example_questions: Sequence[str],
-    min_grounded_share: float,
-    match: Callable[[str], object],
+def reject_question(question: str, example_questions: Sequence[str]) -> Rejection | None:
+    """The first rule that a question breaks.
+
+    Args:
+        question: the question.
+        example_questions: those of the prompt's worked examples; a small model gives them back.
+    """
+    if len(question) < MIN_QUESTION_CHARS:
+        return Rejection("empty")
+    if is_looping(question):
+        return Rejection("looping")
+    for example in example_questions:
+        if jaccard(question, example) >= _COPY_JACCARD:
+            return Rejection("copied_example", example)
+    return None
+
+
+def reject_answer(
+    pair: QA, passage: str, *, min_grounded_share: float, match: Callable[[str], object]
 ) -> Rejection | None:
-    """The first rule that a pair breaks.
+    """The first rule that an answer, or the pair as a whole, breaks.
 
     Args:
         pair: question and answer.
         passage: what they were read from.
-        example_questions: questions of the prompt's worked examples.
         min_grounded_share: of the answer's content words that must stand in the passage.
         match: benchmark lookup; anything but None means contamination.
     """
-    if len(pair.question) < MIN_QUESTION_CHARS or not pair.answer.strip():
+    if not pair.answer.strip():
         return Rejection("empty")
-    if is_looping(pair.question) or is_looping(pair.answer):
+    if is_looping(pair.answer):
         return Rejection("looping")
-    for example in example_questions:
-        if jaccard(pair.question, example) >= _COPY_JACCARD:
-            return Rejection("copied_example", example)
     share = grounded_share(pair.answer, passage)
     if share < min_grounded_share:
         return Rejection("ungrounded", f"{share:.2f} of the answer's content words stand in the passage")
@@ -79,8 +88,3 @@ def grounded_share(answer: str, passage: str) -> float:
     """
     wanted = content_words(answer)
     return len(wanted & content_words(passage)) / len(wanted) if wanted else 1.0
-
-
-def content_words(text: str) -> set[str]:
-    """Numbers, and words of four letters and more."""
-    return {word for word in words(text) if len(word) > 3 or word.isdigit()}

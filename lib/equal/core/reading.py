@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from equal.core.chat import Reply, Request
-from equal.core.checks import reject, same_question
+from equal.core.checks import reject_answer, reject_question, same_question
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
 
@@ -162,11 +162,13 @@ async def read_document(
     first.replies = list(await asyncio.gather(*map(ask, first.requests)))
     for passage, reply in zip(passages, first.replies):
         reading.pairs += _proposed(recipe.extract, passage, reply, reading)
+    _check_questions(reading.pairs, recipe)
     if recipe.extract.kind == "quoted":
         await _lift_answers(reading.pairs, recipe.min_answer_similarity, encode)
     if recipe.refine is not None:
         await _refine(reading, recipe, recipe.refine, ask)
-    _check(reading.pairs, recipe, match)
+        _check_questions(reading.pairs, recipe)
+    _check_answers(reading.pairs, recipe, match)
     await _embed([pair for pair in reading.pairs if not pair.reason], encode)
     return reading
 
@@ -202,9 +204,9 @@ async def _lift_answers(pairs: Sequence[Pair], min_similarity: float, encode: En
     vectors = await encode([sentence.strip() for sentence in sentences] + [pair.question for pair in wanted])
     ends = np.cumsum([len(passage.sentences) for passage in passages.values()])
     spans = {index: (end - len(passages[index].sentences), end) for index, end in zip(passages, ends)}
-    for pair, question in zip(wanted, vectors[len(sentences) :]):
+    for pair, vector in zip(wanted, vectors[len(sentences) :]):
         start, stop = spans[pair.passage.index]
-        quote = best_quote(question, pair.passage.sentences, vectors[start:stop])
+        quote = best_quote(pair.question, vector, pair.passage.sentences, vectors[start:stop])
         if quote is None:
             pair.drop("unanswered", "no sentence in the passage")
             continue
@@ -242,25 +244,27 @@ async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) ->
                 pair.question, pair.answer, pair.similarity = qa.question, qa.answer, None
 
 
-def _check(pairs: Sequence[Pair], recipe: Recipe, match: Match) -> None:
+def _check_questions(pairs: Sequence[Pair], recipe: Recipe) -> None:
+    """Before anything is spent on the answer."""
     examples = [qa.question for prompt in (recipe.extract, recipe.refine) if prompt for qa in prompt.example_pairs]
     seen: set[str] = set()
     for pair in pairs:
         if pair.reason:
             continue
-        rejection = reject(
-            QA(pair.question, pair.answer),
-            pair.passage.text,
-            example_questions=examples,
-            min_grounded_share=recipe.min_grounded_share,
-            match=match,
-        )
+        rejection = reject_question(pair.question, examples)
         if rejection is not None:
             pair.drop(rejection.reason, rejection.evidence)
         elif same_question(pair.question) in seen:
             pair.drop("duplicate")
-        else:
-            seen.add(same_question(pair.question))
+        seen.add(same_question(pair.question))
+
+
+def _check_answers(pairs: Sequence[Pair], recipe: Recipe, match: Match) -> None:
+    for pair in pairs:
+        qa, passage = QA(pair.question, pair.answer), pair.passage.text
+        rejection = reject_answer(qa, passage, min_grounded_share=recipe.min_grounded_share, match=match)
+        if rejection is not None:
+            pair.drop(rejection.reason, rejection.evidence)
 
 
 async def _embed(pairs: Sequence[Pair], encode: Encode) -> None:

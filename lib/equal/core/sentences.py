@@ -13,13 +13,17 @@ from itertools import pairwise
 
 import numpy as np
 
+from equal.core.ngrams import words
+
 #: a longer "sentence" is a listing or a table: cut, at a line break if there is one
 MAX_SENTENCE_CHARS = 400
 #: sentences that one lifted answer may hold
 MAX_ANSWER_SENTENCES = 3
 #: a sentence with fewer letters is a heading or a bullet, where no answer begins or ends
 _MIN_LETTERS = 20
-_BLANK_LINE = re.compile(r"\n\s*\n")
+#: content words that an answer must have beyond the question's
+_MIN_NEW_WORDS = 3
+_HEADING = re.compile(r"\n[ \t]*([-=~^*])\1{2,}[ \t]*(?:\n|$)")
 #: a blank line, or a line that underlines a heading, with the indentation of the next line
 _LAYOUT_END = re.compile(r"\n\s*\n\s*|\n[ \t]*([-=~^*])\1{2,}[ \t]*\n\s*")
 
@@ -82,37 +86,40 @@ def pack(sentences: Sequence[str], passage_chars: int) -> list[list[str]]:
     return [passage for passage in passages if "".join(passage).strip()]
 
 
-def best_quote(question: np.ndarray, sentences: Sequence[str], vectors: np.ndarray) -> Quote | None:
+def best_quote(question: str, vector: np.ndarray, sentences: Sequence[str], vectors: np.ndarray) -> Quote | None:
     """The one to three neighbouring sentences that answer best.
 
     Args:
-        question: (d,) unit vector.
+        question: the question.
+        vector: (d,) its unit vector.
         sentences: n sentences of one passage.
         vectors: (n, d) their unit vectors.
 
     Returns:
-        The window with the highest cosine, the shorter and then the earlier one on a tie; None when no
-        window says anything.
+        The window with the highest cosine, the shorter and then the earlier one on a tie, among those that
+        say something the question does not; None when there is none.
     """
     best: Quote | None = None
+    asked = content_words(question)
     sums = np.concatenate([np.zeros((1, vectors.shape[1])), np.cumsum(vectors, axis=0, dtype=np.float64)])
     for width in range(1, min(MAX_ANSWER_SENTENCES, len(sentences)) + 1):
         windows = sums[width:] - sums[:-width]
         norms = np.maximum(np.linalg.norm(windows, axis=1), 1e-12)
-        for start, similarity in enumerate(windows @ question / norms):
+        for start, similarity in enumerate(windows @ vector / norms):
             if best is not None and similarity <= best.similarity + 1e-9:
                 continue
             window = sentences[start : start + width]
-            if _can_answer(window):
+            if _can_answer(window, asked):
                 best = Quote(_dedent("".join(window)), float(similarity))
     return best
 
 
-def _can_answer(window: Sequence[str]) -> bool:
-    """Whether neighbouring sentences are an answer by their form: of one paragraph, no heading at either end."""
+def _can_answer(window: Sequence[str], asked: set[str]) -> bool:
+    """Whether neighbouring sentences can be an answer at all: no heading among them, no echo of the question."""
     if min(_num_letters(window[0]), _num_letters(window[-1])) < _MIN_LETTERS:
         return False
-    return not any(_BLANK_LINE.search(sentence.lstrip()) for sentence in window[:-1])
+    text = "".join(window)
+    return not _HEADING.search(text) and len(content_words(text) - asked) >= _MIN_NEW_WORDS
 
 
 def _num_letters(text: str) -> int:
@@ -136,3 +143,8 @@ def _dedent(text: str) -> str:
     indents = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
     cut = min(indents, default=0)
     return "\n".join([lines[0], *[line[cut:].rstrip() for line in lines[1:]]])
+
+
+def content_words(text: str) -> set[str]:
+    """Numbers, and words of four letters and more."""
+    return {word for word in words(text) if len(word) > 3 or word.isdigit()}
