@@ -37,7 +37,7 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
     ),
     "wiring": (
         {"core", "loop", "io", "transforms", "selection", "training", "schemas", "errors", "config", "settings"},
-        {"pyspark", "numpy"},
+        {"pyspark", "numpy", "tqdm"},
     ),
 }
 #: what makes a result depend on when and where it is computed

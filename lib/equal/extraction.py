@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -28,6 +29,13 @@ from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.training.encoder import EncoderFactory
 from equal.transforms.extract import extract_pairs, qa_pairs_of
 from equal.transforms.passages import passages
+
+
+class _How(TypedDict):
+    estimator: str
+    max_pairs: int
+    splits: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,14 @@ class Extraction:
         reference = self.job.config.reference
         items = read_items(reference.guide, "reference.guide")
         held_out = read_items(reference.held_out, "reference.held_out") if reference.held_out else []
-        require_disjoint(items, held_out, read_benchmarks(self.job.config.decontaminate.benchmarks))
+        settings = self.job.config.decontaminate
+        require_disjoint(
+            items,
+            held_out,
+            read_benchmarks(settings.benchmarks),
+            ngram_words=settings.ngram_words,
+            short_words=settings.short_words,
+        )
         return self.make_encoder().encode([item.text for item in items])
 
     @property
@@ -172,9 +187,7 @@ class Extraction:
         """The transport cost of an arm's pairs to the guide items, and its bootstrap error over documents."""
         settings, seed = self.job.config.transport, self.job.config.seed
         doc_index = np.unique(pairs.doc_ids.astype(str), return_inverse=True)[1]
-        common = {"estimator": settings.estimator, "max_pairs": settings.max_pairs, "splits": settings.splits}
-        estimate = transport_cost(pairs.embeddings, self.guide, seed=seed, doc_index=doc_index, **common)
-        values = bootstrap(
-            pairs.embeddings, doc_index, self.guide, num_resamples=settings.bootstrap, seed=seed, **common
-        )
+        how = _How(estimator=settings.estimator, max_pairs=settings.max_pairs, splits=settings.splits, seed=seed)
+        estimate = transport_cost(pairs.embeddings, self.guide, doc_index=doc_index, **how)
+        values = bootstrap(pairs.embeddings, doc_index, self.guide, num_resamples=settings.bootstrap, **how)
         return Scored(estimate, standard_error(values, int(doc_index.max()) + 1))

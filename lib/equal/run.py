@@ -1,19 +1,57 @@
-"""One bandit run on Spark and Delta: opens its state, hands the loop its effects, commits each iteration."""
+"""What the warm-up and the bandit do on Spark and Delta: read a sample; hand the loop its effects."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timezone
+
+from pyspark.sql import functions as F
+from tqdm import tqdm
 
 from equal.config import RunConfig
 from equal.core.bandit import Pull
 from equal.core.costs import inference_flops
 from equal.extraction import Extraction
 from equal.history import open_state, record_iteration
-from equal.io.progress import BudgetProgress
 from equal.io.stage import Job, Outcome, history_hash
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
-from equal.schemas import ASSIGNMENTS
-from equal.transforms.sampling import pulled_documents
+from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
+from equal.transforms.documents import kept_documents
+from equal.transforms.sampling import first_documents, pulled_documents
+
+#: arms named in the progress line
+_ARMS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The warm-up's documents and what the model made of them.
+
+    Attributes:
+        num_docs: documents of the corpus.
+        num_read: documents read.
+        pairs: (doc_id, document text, pair text), in order of pair_id.
+        extracted: calls and tokens spent.
+    """
+
+    num_docs: int
+    num_read: int
+    pairs: list[tuple[str, str, str]]
+    extracted: Extracted
+
+
+def read_sample(job: Job, run_id: str) -> Sample:
+    """Extract from the first `warm_up.fraction` of the documents in hash order, a uniform sample."""
+    config, settings = job.config, job.config.warm_up
+    documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)).select(DOC_ID, "text")
+    num_docs = documents.count()
+    num_read = round(settings.fraction * num_docs) if settings.enabled else 0
+    sample = first_documents(documents, seed=config.seed, start=0, stop=num_read)
+    reading = Extraction(job, run_id, config.encoder.model)
+    extracted = reading.read(WARM_UP_ITERATION, sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id")))
+    pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
+    rows = pairs.select(DOC_ID, "text", "question", "answer").collect()
+    return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], extracted)
 
 
 def run_to_budget(job: Job) -> Outcome:
@@ -36,13 +74,15 @@ def run_to_budget(job: Job) -> Outcome:
         clock["started"] = datetime.now(timezone.utc)
         return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed))
 
-    with BudgetProgress(f"extract ({config.run_name})", limits, state) as progress:
+    total = limits.documents or sum(arm.size for arm in state.arms.values())
+    label = f"extract ({config.run_name})"
+    with tqdm(total=total, initial=state.spent.documents, desc=label, unit="doc", dynamic_ncols=True) as bar:
 
         def record(iteration: Iteration) -> None:
             tokens = iteration.extracted.prompt_tokens + iteration.extracted.completion_tokens
             flops = inference_flops(config.endpoint.model_parameters, tokens)
             record_iteration(tables, config.run_name, fingerprint, iteration, clock["started"], flops)
-            progress.show(iteration)
+            _show(bar, iteration)
 
         state, reason = run_bandit(
             state,
@@ -72,3 +112,16 @@ def _policy(config: RunConfig, warm_up_documents: int) -> Policy:
         bandit.alpha,
         warm_up_documents,
     )
+
+
+def _show(bar: tqdm, iteration: Iteration) -> None:
+    """Move the progress line on by one iteration."""
+    extracted = iteration.extracted
+    arms = sorted(iteration.arms)
+    named = ",".join(map(str, arms[:_ARMS_SHOWN])) + ("..." if len(arms) > _ARMS_SHOWN else "")
+    bar.set_postfix_str(
+        f"iteration {iteration.number}, arms {named}, +{len(extracted.pairs.pair_ids)} pairs, "
+        f"{iteration.spent.tokens:,} tokens, {extracted.outcomes.get('failed', 0)} failed",
+        refresh=False,
+    )
+    bar.update(sum(extracted.documents.values()))
