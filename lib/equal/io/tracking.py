@@ -1,0 +1,147 @@
+"""MLflow, on the driver only: where it keeps things, and one tracked run a fine-tuning.
+
+Only settings that results depend on are logged. The endpoint's key is in no setting, and so in no parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from equal.config import RunConfig
+from equal.errors import InputError
+from equal.io.session import on_databricks
+from equal.io.tables import Tables
+
+#: entries that one request to the tracking server may hold
+_PARAMS_PER_CALL, _METRICS_PER_CALL, _VALUE_CHARS = 100, 1000, 500
+
+
+def set_up(config: RunConfig) -> None:
+    """Point MLflow at `tracking.uri`, or at a SQLite file under storage.root, and choose the experiment.
+
+    On Databricks an empty uri leaves the workspace's tracking server in place; an experiment is
+    named by an absolute path there, so a relative name goes under /Shared.
+
+    Raises:
+        InputError: the tracking store cannot be used.
+    """
+    uri, name = config.tracking.uri, config.tracking.experiment
+    root = Path(config.storage.root).absolute()
+    try:
+        if on_databricks() and not uri:
+            mlflow.set_experiment(name if name.startswith("/") else f"/Shared/{name}")
+            return
+        if not uri:
+            root.mkdir(parents=True, exist_ok=True)
+        _quieten()
+        mlflow.set_tracking_uri(uri or f"sqlite:///{root}/mlflow.db")
+        if not uri and mlflow.get_experiment_by_name(name) is None:
+            mlflow.create_experiment(name, artifact_location=(root / "mlartifacts").as_uri())
+        mlflow.set_experiment(name)
+    except (MlflowException, OSError) as error:
+        where = uri or f"{root}/mlflow.db"
+        raise InputError(f"tracking.uri: {where!r} cannot be used ({_first_line(error)})") from error
+
+
+@contextmanager
+def tracked(config: RunConfig, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Start a run with the configuration as parameters; yields its id. An error marks it failed.
+
+    Args:
+        config: its science settings become parameters, its fingerprint a tag.
+        name: shown in the run list.
+        tags: further tags.
+
+    Raises:
+        InputError: the tracking store cannot be used.
+    """
+    set_up(config)
+    about = {"run_name": config.run_name, "fingerprint": config.fingerprint(), **tags}
+    with mlflow.start_run(run_name=name, tags=about) as run:
+        parameters = list(_parameters(config).items())
+        for start in range(0, len(parameters), _PARAMS_PER_CALL):
+            mlflow.log_params(dict(parameters[start : start + _PARAMS_PER_CALL]))
+        yield run.info.run_id
+
+
+def log_metric(name: str, value: float, step: int) -> None:
+    """Add one point of a curve to the active run."""
+    mlflow.log_metric(name, value, step=step)
+
+
+def log_table(tables: Tables, table: str, where: str, context: str) -> int:
+    """Log the rows of a Delta table that match `where` as the active run's data set; returns the Delta version."""
+    version = tables.version(table)
+    frame = tables.read(table, version).where(where)
+    source = {"table_name": tables.name(table)} if tables.schema else {"path": tables.path(table)}
+    data = mlflow.data.from_spark(
+        frame, **source, version=str(version), name=f"{table} where {where}", digest=f"{table}-v{version}"
+    )
+    mlflow.log_input(data, context=context)
+    mlflow.set_tags({f"{context}.table": tables.name(table), f"{context}.delta_version": str(version)})
+    return version
+
+
+def log_folder(folder: str, name: str) -> None:
+    """Copy a folder, such as an adapter, to the active run's artifacts."""
+    mlflow.log_artifacts(folder, name)
+
+
+def add_metrics(config: RunConfig, mlflow_run_id: str, metrics: Mapping[str, float]) -> None:
+    """Add metrics to a run that has ended.
+
+    Raises:
+        InputError: the tracking store cannot be used.
+    """
+    set_up(config)
+    now = int(time.time() * 1000)
+    points = [Metric(name, float(value), now, 0) for name, value in metrics.items()]
+    mlflow.MlflowClient().log_batch(mlflow_run_id, metrics=points)
+
+
+def log_warm_up(config: RunConfig, details: Mapping[str, Any], losses: Sequence[float]) -> None:
+    """Track the tuning of the encoder: the loss of each step, the alignment before and after.
+
+    Raises:
+        InputError: the tracking store cannot be used.
+    """
+    with tracked(config, "warm_up", {"stage": "warm_up", "note": str(details.get("note", ""))}) as run_id:
+        numbers = {name: value for name, value in details.items() if isinstance(value, (int, float))}
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, 0) for name, value in numbers.items()]
+        points += [Metric("loss", loss, now, step) for step, loss in enumerate(losses, start=1)]
+        for start in range(0, len(points), _METRICS_PER_CALL):
+            mlflow.MlflowClient().log_batch(run_id, metrics=points[start : start + _METRICS_PER_CALL])
+
+
+def _parameters(config: RunConfig) -> dict[str, str]:
+    """Every setting that results depend on, as section.name."""
+    flat: dict[str, str] = {"seed": str(config.seed)}
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        if not dataclasses.is_dataclass(value):
+            continue
+        for field in dataclasses.fields(value):
+            if field.metadata.get("science", True):
+                flat[f"{section.name}.{field.name}"] = str(getattr(value, field.name))[:_VALUE_CHARS]
+    return flat
+
+
+def _quieten() -> None:
+    """A new SQLite store reports each of its migrations otherwise."""
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
