@@ -7,6 +7,9 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from equal.core.bandit import (
     WORST_REWARD,
     ArmState,
@@ -19,8 +22,6 @@ from equal.core.bandit import (
     require_affordable,
 )
 from equal.errors import BudgetError, TableError
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def arm(arm_id: int, *, size: int = 100, taken: int = 10, pulls: int = 1, reward: float | None = 0.5) -> ArmState:

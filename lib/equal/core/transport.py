@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 from scipy.optimize import linear_sum_assignment
 
 #: the range of 1 - cosine ends here
@@ -175,6 +174,8 @@ def _subsample(size: int, limit: int, rng: np.random.Generator) -> np.ndarray:
 
 def _exact(costs: np.ndarray) -> tuple[float, bool]:
     """Eq. 4 with uniform weights, by POT's network simplex."""
+    import ot  # loads torch where it is installed: seconds that only this estimator is worth
+
     value, log = ot.emd2([], [], costs, numItermax=_MAX_PIVOTS, log=True)
     return float(value), log["warning"] is None
 
