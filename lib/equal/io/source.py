@@ -1,0 +1,183 @@
+"""The folder of input files: checked before anything is written, then read as a stream, each file once.
+
+A file counts as read by its path: one that is overwritten in place is not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming import DataStreamReader
+from pyspark.sql.types import StructType
+from pyspark.sql.utils import AnalysisException, StreamingQueryException
+
+from equal.config import Documents
+from equal.errors import EqualError, InputError, TableError
+from equal.io.tables import Tables
+from equal.schemas import DOCUMENTS, REMOVALS, SOURCE_FILE
+
+log = logging.getLogger("equal")
+
+#: records looked at to learn which fields there are
+_PROBED_RECORDS = 1000
+#: Spark's format of each of ours
+_SPARK_FORMATS = {"jsonl": "text", "text": "text", "parquet": "parquet"}
+#: without it the stream passes over files a week older than the newest one it has seen
+_MAX_FILE_AGE = "36500d"
+
+Prepare = Callable[[DataFrame, DataFrame], DataFrame]
+Split = Callable[[DataFrame], tuple[DataFrame, DataFrame]]
+
+
+def check_source(spark: SparkSession, documents: Documents) -> StructType:
+    """Look at the input before anything is written.
+
+    Returns:
+        The schema in which the stream reads.
+
+    Raises:
+        InputError: the path is missing or holds no data, or a field is not there; the fields present are listed.
+    """
+    path = documents.path
+    if not path:
+        raise InputError("documents.path: is empty; give the folder of the input files")
+    try:
+        files = _read(spark, "binaryFile", path).select("path", "length").where("length > 0")
+        if files.isEmpty():
+            raise InputError(f"documents.path: {path} holds no files with data; put {documents.format} files there")
+        schema = _read(spark, _SPARK_FORMATS[documents.format], path).schema
+    except AnalysisException as error:
+        raise InputError(f"documents.path: {path} cannot be read ({_first_line(error)}); check the path") from error
+    if documents.format == "text":
+        return schema
+    present = _fields(spark, documents, schema)
+    for name, field in (("text_field", documents.text_field), ("id_field", documents.id_field)):
+        if field not in present and (field or name == "text_field"):
+            remedy = " or empty, for ids by text alone" if name == "id_field" else ""
+            raise InputError(
+                f"documents.{name}: {field!r} is not in {path}; fields present: {', '.join(present)}; "
+                f"set documents.{name} to one of them{remedy}"
+            )
+    return schema
+
+
+def read_new_files(
+    tables: Tables,
+    documents: Documents,
+    *,
+    loader: str,
+    schema: StructType,
+    fingerprint: str,
+    prepare: Prepare,
+    split: Split,
+) -> int:
+    """Bring each file that was not read before into `documents` and `removals`, exactly once.
+
+    Args:
+        tables: where to write; the stream's checkpoint lies beside them.
+        documents: settings of the source.
+        loader: `files` (Spark) or `auto_loader` (Databricks).
+        schema: from `check_source`.
+        fingerprint: of the settings that shape a document.
+        prepare: (raw batch, documents so far) to cleaned records.
+        split: cleaned records to (documents, removals).
+
+    Returns:
+        Batches read; 0 when there were no new files.
+
+    Raises:
+        TableError: the documents were made with other settings, or a write failed.
+    """
+    checkpoint = _checkpoint(tables, fingerprint)
+    batches: list[int] = []
+    failures: list[Exception] = []
+
+    def write(batch: DataFrame, batch_id: int) -> None:
+        cleaned = prepare(batch, tables.read(DOCUMENTS)).persist()
+        try:
+            _write_batch(tables, checkpoint, batch_id, split(cleaned))
+            batches.append(batch_id)
+        except Exception as error:
+            failures.append(error)
+            raise
+        finally:
+            cleaned.unpersist()
+
+    stream = _stream(tables.spark, documents, loader, schema, checkpoint)
+    writer = stream.writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint))
+    try:
+        writer.trigger(availableNow=True).start().awaitTermination()
+    except StreamingQueryException as error:
+        if failures and isinstance(failures[0], EqualError):
+            raise failures[0] from error
+        raise TableError(f"ingest: {_first_line(failures[0] if failures else error)}; run the job again") from error
+    if not batches:
+        log.info("ingest: no new files in %s, nothing changed", documents.path)
+    return len(batches)
+
+
+def _write_batch(tables: Tables, checkpoint: Path, batch_id: int, frames: tuple[DataFrame, DataFrame]) -> None:
+    """Write a batch so that its replay after a crash writes nothing twice.
+
+    Removals go first: a replay that found its own documents already there would call them repeated.
+    """
+    new_documents, new_removals = frames
+    stream_id = json.loads((checkpoint / "metadata").read_text(encoding="utf-8"))["id"]
+    for table, frame in ((REMOVALS, new_removals), (DOCUMENTS, new_documents)):
+        # Delta skips a version it has seen; the session is the stream's own, so no other write is touched
+        frame.sparkSession.conf.set("spark.databricks.delta.write.txnAppId", f"{table}:{stream_id}")
+        frame.sparkSession.conf.set("spark.databricks.delta.write.txnVersion", str(batch_id))
+        tables.append(table, frame)
+
+
+def _stream(spark: SparkSession, documents: Documents, loader: str, schema: StructType, checkpoint: Path) -> DataFrame:
+    spark_format = _SPARK_FORMATS[documents.format]
+    reader: DataStreamReader = spark.readStream.schema(schema).option("recursiveFileLookup", "true")
+    reader = reader.option("wholetext", str(documents.format == "text").lower())
+    if loader == "auto_loader":
+        reader = reader.format("cloudFiles").option("cloudFiles.format", spark_format)
+        reader = reader.option("cloudFiles.schemaLocation", str(checkpoint / "schema"))
+        reader = reader.option("cloudFiles.maxFilesPerTrigger", documents.max_files_per_trigger)
+    else:
+        reader = reader.format(spark_format).option("maxFilesPerTrigger", documents.max_files_per_trigger)
+        reader = reader.option("maxFileAge", _MAX_FILE_AGE)
+    return reader.load(documents.path).select("*", F.col("_metadata.file_path").alias(SOURCE_FILE))
+
+
+def _checkpoint(tables: Tables, fingerprint: str) -> Path:
+    """The stream's checkpoint; one for each fingerprint, and only one fingerprint in a storage root."""
+    folder = Path(tables.root).absolute() / "checkpoints" / "ingest"
+    for other in sorted(folder.glob("*/metadata")):
+        if other.parent.name != fingerprint:
+            raise TableError(
+                f"documents: was made with other settings of section documents (fingerprint {other.parent.name}, "
+                f"now {fingerprint}); restore them, or give another storage.root"
+            )
+    return folder / fingerprint
+
+
+def _fields(spark: SparkSession, documents: Documents, schema: StructType) -> list[str]:
+    if documents.format == "parquet":
+        return list(schema.fieldNames())
+    lines = _read(spark, "text", documents.path).where(F.trim("value") != "").limit(_PROBED_RECORDS)
+    rows = lines.select(F.expr("json_object_keys(regexp_replace(value, '^\ufeff', ''))").alias("keys")).collect()
+    present = sorted({key for row in rows for key in row["keys"] or []})
+    if not present:
+        raise InputError(
+            f"documents.format: is jsonl, but none of the first {len(rows)} lines of {documents.path} is a JSON "
+            "object with fields; allowed: jsonl, parquet, text"
+        )
+    return present
+
+
+def _read(spark: SparkSession, spark_format: str, path: str) -> DataFrame:
+    return spark.read.format(spark_format).option("recursiveFileLookup", "true").load(path)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
