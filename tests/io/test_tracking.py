@@ -79,6 +79,6 @@ def test_the_data_set_is_a_delta_table_at_a_version(config, tables):
     data = run.inputs.dataset_inputs[0].dataset
     assert data.digest == f"selected_pairs-v{version}"
     assert tables.path(SELECTED_PAIRS) in data.source
-    assert f'"delta_table_version": {version}' in data.source
+    assert f'"delta_table_version": "{version}"' in data.source
     assert run.data.tags["training.delta_version"] == str(version)
     assert tables.read(SELECTED_PAIRS, version).count() == 2

