@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
@@ -32,7 +33,7 @@ _ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "unknown_model": (404, {}, '{"error": {"message": "The model `x` does not exist."}}'),
     "bad_request": (400, {}, '{"error": {"message": "Grammar error: no"}}'),
     "too_long": (
-        400, {}, '{"error": {"message": "This model\'s maximum context length is 512 tokens.", "param": "input_tokens"}}'
+        400, {}, '{"error": {"message": "This model\'s maximum context length is 512 tokens."}}'
     ),
     "html": (200, {"Content-Type": "text/html"}, "<html><body>Sign in</body></html>"),
     "no_body": (200, {}, ""),
@@ -88,14 +89,8 @@ class ChatServer:
         self._http.server_close()
 
     def endpoint(self, **changes: Any) -> Any:
-        """The `endpoint` section that points here, impatient as tests are."""
-        from equal.config import Endpoint
-
-        settings = {
-            "url": self.url, "model": self.model, "key_env": "EQUAL_ENDPOINT_KEY", "key_secret": "", "in_flight": 8,
-            "timeout_s": 5.0, "max_attempts": 3, "max_failed_share": 0.5,
-        }  # fmt: skip
-        return Endpoint(**{**settings, **changes})
+        """The `endpoint` section that points here."""
+        return endpoint_at(**{"url": self.url, "model": self.model, **changes})
 
     def enter(self, body: Body) -> None:
         with self._lock:
@@ -109,6 +104,14 @@ class ChatServer:
 
     def wait(self, seconds: float) -> None:
         self._closing.wait(seconds)
+
+
+def endpoint_at(url: str, **changes: Any) -> Any:
+    """An `endpoint` section for a url, impatient as tests are."""
+    from equal.config import load
+
+    impatient = {"model": "test-model", "in_flight": 8, "timeout_s": 5.0, "max_attempts": 3}
+    return dataclasses.replace(load().endpoint, **{"url": url, **impatient, **changes})
 
 
 def once(*faults: str) -> Callable[[Body], str]:

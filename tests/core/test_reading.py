@@ -78,9 +78,7 @@ def test_quoted_answers_are_sentences_of_the_passage() -> None:
 
 def test_each_passage_keeps_its_own_answers() -> None:
     def says(request: Request) -> str:
-        return questions(
-            "Which noble gas glows orange?" if request.passage_key == "g" else "Which soft metal melts at 232?"
-        )
+        return questions("Which noble gas glows orange?" if request.passage_key == "g" else "Which soft metal melts?")
 
     reading = read(says, METALS, GASES, recipe=recipe())
     assert [(p.passage.index, p.answer) for p in reading.pairs] == [

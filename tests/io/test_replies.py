@@ -1,0 +1,119 @@
+"""What was paid for is never asked again: not in one run, not after a kill, not after the fold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from chat_server import ChatServer, always, once
+from equal.core.chat import Reply, Request
+from equal.io.replies import ReplySpool, client_factory
+from equal.schemas import REPLIES
+
+
+def request(text: str = "Tin melts.") -> Request:
+    turns = ({"role": "system", "content": "Ask."}, {"role": "user", "content": f"<passage>{text} ünï</passage>"})
+    return Request(turns, "test-model", {"max_tokens": 9, "temperature": 0.0}, None, "general/written@1", "k-" + text)
+
+
+def reply(text: str = "Q: ü?\nA: b") -> Reply:
+    return Reply(text, "stop", 12, 3, 4, latency_ms=5.5, attempts=2, received_at=1_700_000_000.25)
+
+
+def ask(server: ChatServer, spool: ReplySpool, *requests: Request, **changes: object) -> list[Reply]:
+    async def all_of_them() -> list[Reply]:
+        async with client_factory(server.endpoint(**changes), "", spool, tasks=1)() as client:
+            return list(await asyncio.gather(*map(client.ask, requests)))
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> ReplySpool:
+    return ReplySpool(str(tmp_path / "spool"))
+
+
+def test_a_reply_comes_back_as_it_was_but_for_being_cached(spool: ReplySpool) -> None:
+    assert spool.get(request().key) is None
+    spool.put(request(), reply())
+    assert spool.get(request().key) == reply().from_store()
+    assert [p.name for p in Path(spool.root).iterdir()] == [f"{request().key}.json"]
+
+
+def test_a_second_run_sends_nothing(spool: ReplySpool) -> None:
+    with ChatServer() as server:
+        first = ask(server, spool, request("a"), request("b"))
+        assert [r.cached for r in first] == [False, False]
+        again = ask(server, spool, request("b"), request("a"), request("c"))
+        assert [r.cached for r in again] == [True, True, False]
+        assert [r.text for r in again[:2]] == [first[1].text, first[0].text]
+        assert len(server.bodies) == 3
+
+
+def test_the_same_request_twice_at_once_is_sent_once(spool: ReplySpool) -> None:
+    with ChatServer() as server:
+        server.delay_s = 0.1
+        replies = ask(server, spool, *[request()] * 5)
+        assert len(server.bodies) == 1
+        assert sum(not r.cached for r in replies) == 1
+        assert len({r.text for r in replies}) == 1
+
+
+def test_failures_are_not_kept_and_bad_replies_are(spool: ReplySpool) -> None:
+    with ChatServer() as server:
+        server.fault = always("bad_request")
+        assert ask(server, spool, request())[0].failure == "failed"
+        server.fault = always("says_half")
+        assert ask(server, spool, request())[0].finish_reason == "length"
+        server.fault = once()
+        assert ask(server, spool, request())[0].finish_reason == "length"
+        assert len(server.bodies) == 2
+
+
+def test_an_unfinished_or_damaged_file_is_no_reply(spool: ReplySpool) -> None:
+    spool.put(request(), reply())
+    file = Path(spool.root) / f"{request().key}.json"
+    for damaged in ("", "{", "[]", '{"reply": {"unknown": 1}}', file.read_text()[:50]):
+        file.write_text(damaged)
+        assert spool.get(request().key) is None
+
+
+def test_a_full_disk_is_loud_and_leaves_no_rest(spool: ReplySpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        spool.put(request(), reply())
+    assert list(Path(spool.root).iterdir()) == []
+
+
+def test_fold_moves_replies_into_the_table_once(spool: ReplySpool, tables) -> None:
+    assert spool.fold(tables) == 0  # before anything was spooled
+    for text in "abc":
+        spool.put(request(text), reply(text))
+    assert spool.fold(tables) == 3
+    assert list(Path(spool.root).iterdir()) == []
+    # a crash between append and unlink leaves files whose rows are there already
+    spool.put(request("a"), reply("a"))
+    spool.put(request("d"), reply("d"))
+    (Path(spool.root) / "damaged.json").write_text("")
+    (Path(spool.root) / ".unfinished").write_text("{")
+    assert spool.fold(tables) == 1
+    assert [p.name for p in Path(spool.root).iterdir()] == [".unfinished"]
+    assert spool.fold(tables) == 0
+
+    rows = {row.text: row for row in tables.read(REPLIES).collect()}
+    assert sorted(rows) == ["a", "b", "c", "d"]
+    row = rows["b"]
+    assert row.request_key == request("b").key
+    assert (row.passage_key, row.prompt_version, row.model) == ("k-b", "general/written@1", "test-model")
+    assert (row.finish_reason, row.prompt_tokens, row.cached_tokens, row.completion_tokens) == ("stop", 12, 3, 4)
+    assert (row.latency_ms, row.attempts) == (5.5, 2)
+    assert row.received_at.isoformat() == "2023-11-14T22:13:20.250000"
+    assert json.loads(row.messages) == list(request("b").messages)
+    assert json.loads(row.parameters) == {"max_tokens": 9, "temperature": 0.0, "schema": None}
