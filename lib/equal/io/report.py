@@ -34,7 +34,9 @@ MEANINGS = {
     "duplicate": "the question was asked before of the same document",
     "contaminated": "shares a run of words with a benchmark item",
     "context_too_short": "the prompt did not fit the model’s context",
-    "rejected": "the refine pass rejected it",
+    "surplus": "beyond max_pairs of its passage",
+    "oversized": "the reply was too large to be one",
+    "refused": "the refine pass rejected it",
     "failed": "no reply after all attempts",
 }  # fmt: skip
 

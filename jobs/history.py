@@ -1,0 +1,56 @@
+"""Answer the questions of notebooks/history.sql from the tables under storage.root, one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from equal.config import parse_arguments
+from equal.io.session import open_session
+from equal.io.stage import exit_on_error
+from equal.io.tables import Tables
+
+ROWS, WIDTH = 20, 48
+#: an answer with more columns is printed downwards
+COLUMNS = 11
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question: its name, why it is asked, its SQL, and whether it needs Spark on Delta."""
+
+    name: str
+    why: str
+    sql: str
+    spark_only: bool
+
+
+def read_queries() -> list[Query]:
+    """The queries of history.sql in their order."""
+    text = (resources.files("equal.notebooks") / "history.sql").read_text(encoding="utf-8")
+    return [_query(block) for block in re.split(r"^-- name: ", text, flags=re.M)[1:]]
+
+
+def _query(block: str) -> Query:
+    lines = block.splitlines()
+    notes = [line.removeprefix("-- ") for line in lines[1:] if line.startswith("--")]
+    why = " ".join(note for note in notes if not note.startswith("engine:"))
+    sql = "\n".join(line for line in lines[1:] if not line.startswith("--")).strip()
+    return Query(lines[0].strip(), why, sql.removesuffix(";"), "engine: spark" in notes)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job from the command line."""
+    with exit_on_error("history"):
+        config = parse_arguments(argv, __doc__)
+        tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
+        for query in read_queries():
+            print(f"\n{query.name.replace('_', ' ')}\n{query.why}")
+            answer = tables.spark.sql(query.sql)
+            answer.show(ROWS, WIDTH, vertical=len(answer.columns) > COLUMNS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+-- Questions that people ask of the extraction history. Each stands alone, table names are bare.
+-- "engine: spark" marks what needs Spark SQL on Delta; the rest runs in any SQL engine over the same tables.
+-- 1e2 is a double in every engine, where 100.0 is a decimal in some.
+-- Rows of an iteration count once `iterations` has its row: that is the commit mark, written last.
+
+
+-- name: spend_and_reward_per_arm
+-- Where the budget went, and whether the arms that got it were worth it.
+SELECT a.run_id, a.arm_id, max(a.pulls) AS pulls, max(a.documents) AS documents_read, max(a.pairs) AS pairs,
+       round(max_by(a.reward, a.iteration), 4) AS reward,
+       round(max_by(a.standard_error, a.iteration), 4) AS standard_error
+FROM arm_history a
+JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
+GROUP BY a.run_id, a.arm_id
+ORDER BY a.run_id, documents_read DESC, a.arm_id;
+
+
+-- name: budget_share_against_pool_share
+-- A good bandit reads more from an arm than its share of the documents; 1 would be random reading.
+WITH pool AS (
+  SELECT cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY cluster_id
+), reading AS (
+  SELECT e.run_id, e.arm_id, count(*) AS documents
+  FROM extractions e
+  JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+  WHERE e.final
+  GROUP BY e.run_id, e.arm_id
+)
+SELECT r.run_id, r.arm_id,
+       round(1e2 * p.documents / (SELECT sum(documents) FROM pool), 2) AS percent_of_pool,
+       round(1e2 * r.documents / sum(r.documents) OVER (PARTITION BY r.run_id), 2) AS percent_of_budget,
+       round(1e0 * r.documents / sum(r.documents) OVER (PARTITION BY r.run_id)
+             * (SELECT sum(documents) FROM pool) / p.documents, 2) AS times_random
+FROM reading r
+JOIN pool p ON p.arm_id = r.arm_id
+ORDER BY r.run_id, times_random DESC, r.arm_id;
+
+
+-- name: removals_by_reason
+-- Why documents never reached the model, with one piece of evidence for each reason.
+SELECT stage, reason, count(*) AS documents, min(evidence) AS for_example
+FROM removals
+GROUP BY stage, reason
+ORDER BY stage, documents DESC, reason;
+
+
+-- name: outcomes_of_extraction
+-- How each document that was read ended, run by run; the documents of a run add up to what it read.
+SELECT e.run_id, e.status, count(*) AS documents, sum(e.num_pairs) AS pairs, sum(e.num_rejected) AS pairs_rejected,
+       round(1e2 * count(*) / sum(count(*)) OVER (PARTITION BY e.run_id), 1) AS percent
+FROM extractions e
+JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+WHERE e.final
+GROUP BY e.run_id, e.status
+ORDER BY e.run_id, documents DESC, e.status;
+
+
+-- name: failures
+-- What the endpoint answered when it did not serve, most frequent first.
+SELECT e.run_id, e.error, count(*) AS documents, max(e.attempts) AS most_attempts
+FROM extractions e
+WHERE e.final AND e.status IN ('failed', 'context_too_short')
+GROUP BY e.run_id, e.error
+ORDER BY documents DESC, e.run_id, e.error;
+
+
+-- name: cost_per_stage
+-- The bill: what each stage of each run used; `corpus` stages serve every run.
+SELECT run_id, stage, sum(documents) AS documents, sum(calls) AS calls, sum(cached_calls) AS from_store,
+       sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
+       round(sum(seconds), 1) AS seconds, sum(flops) AS flops, round(sum(money), 4) AS money
+FROM costs
+GROUP BY run_id, stage
+ORDER BY run_id, min(recorded_at), stage;
+
+
+-- name: iterations_of_each_run
+-- How the budget ran out: what every iteration added, and why the last one was the last.
+SELECT run_id, iteration, documents, pairs, prompt_tokens + completion_tokens AS tokens, total_documents,
+       total_tokens, stop_reason, finished_at
+FROM iterations
+ORDER BY run_id, iteration;
+
+
+-- name: two_runs_compared
+-- All runs side by side: what they read, what it gave, how near it came to the held-out reference.
+WITH used AS (
+  SELECT run_id, sum(documents) AS documents, sum(prompt_tokens + completion_tokens) AS tokens, sum(pairs) AS pairs
+  FROM iterations
+  GROUP BY run_id
+), measured AS (
+  SELECT run_id,
+         max_by(value, evaluated_at) FILTER (WHERE metric = 'transport_distance' AND model = 'pairs') AS distance,
+         max_by(value, evaluated_at) FILTER (WHERE metric = 'target_loss' AND model = 'base') AS loss_before,
+         max_by(value, evaluated_at) FILTER (WHERE metric = 'target_loss' AND model = 'tuned') AS loss_after
+  FROM evaluations
+  GROUP BY run_id
+)
+SELECT u.run_id, u.documents, u.tokens, u.pairs, round(1e0 * u.pairs / u.documents, 3) AS pairs_per_document,
+       round(m.distance, 4) AS distance, round(m.loss_before, 4) AS loss_before, round(m.loss_after, 4) AS loss_after
+FROM used u
+LEFT JOIN measured m ON m.run_id = u.run_id
+ORDER BY u.run_id;
+
+
+-- name: course_of_the_distance
+-- Did reading more bring the pairs nearer to the held-out reference, and could less have been enough?
+SELECT e.run_id, i.iteration, i.total_documents AS documents_read, round(e.value, 4) AS distance,
+       round(e.low, 4) AS low, round(e.high, 4) AS high
+FROM evaluations e
+JOIN iterations i ON i.run_id = e.run_id AND e.model = concat('pairs:', CAST(i.iteration AS STRING))
+WHERE e.metric = 'transport_distance'
+ORDER BY e.run_id, i.iteration;
+
+
+-- name: pairs_per_thousand_tokens
+-- Which arms give much for their tokens, whatever their reward.
+SELECT e.run_id, e.arm_id, sum(e.prompt_tokens + e.completion_tokens) AS tokens,
+       sum(CASE WHEN e.final THEN e.num_pairs ELSE 0 END) AS pairs,
+       round(1e3 * sum(CASE WHEN e.final THEN e.num_pairs ELSE 0 END)
+             / nullif(sum(e.prompt_tokens + e.completion_tokens), 0), 3) AS pairs_per_thousand_tokens
+FROM extractions e
+JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+GROUP BY e.run_id, e.arm_id
+ORDER BY e.run_id, pairs_per_thousand_tokens DESC, e.arm_id;
+
+
+-- name: documents_by_prompt_version
+-- What a changed prompt would have to read again, and how well each version did.
+SELECT e.prompt_version, e.pass, count(DISTINCT e.doc_id) AS documents, sum(e.calls + e.cached_calls) AS replies,
+       sum(e.prompt_tokens + e.completion_tokens) AS tokens,
+       sum(CASE WHEN e.final THEN e.num_pairs ELSE 0 END) AS pairs
+FROM extractions e
+GROUP BY e.prompt_version, e.pass
+ORDER BY documents DESC, e.prompt_version, e.pass;
+
+
+-- name: unread_documents_of_the_best_arms
+-- Where a larger budget would go first.
+WITH newest AS (
+  SELECT a.run_id, a.arm_id, max(a.documents) AS documents_read, max_by(a.reward, a.iteration) AS reward
+  FROM arm_history a
+  JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
+  GROUP BY a.run_id, a.arm_id
+), pool AS (
+  SELECT cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY cluster_id
+)
+SELECT n.run_id, n.arm_id, round(n.reward, 4) AS reward, p.documents - n.documents_read AS unread_documents
+FROM newest n
+JOIN pool p ON p.arm_id = n.arm_id
+WHERE n.reward IS NOT NULL AND p.documents > n.documents_read
+ORDER BY n.run_id, n.reward DESC, n.arm_id;
+
+
+-- name: cost_of_a_rerun
+-- engine: spark
+-- What running each run again would cost: replies in the store are free, only those that never came are asked again.
+WITH asked AS (
+  SELECT e.run_id, explode(e.request_keys) AS request_key FROM extractions e
+), free AS (
+  SELECT a.run_id, count(*) AS replies, sum(r.prompt_tokens + r.completion_tokens) AS tokens
+  FROM (SELECT DISTINCT run_id, request_key FROM asked) a
+  JOIN replies r ON r.request_key = a.request_key
+  GROUP BY a.run_id
+), due AS (
+  SELECT run_id, count(*) AS documents FROM extractions WHERE final AND status = 'failed' GROUP BY run_id
+)
+SELECT f.run_id, f.replies AS free_replies, f.tokens AS tokens_saved, coalesce(d.documents, 0) AS documents_to_ask_again
+FROM free f
+LEFT JOIN due d ON d.run_id = f.run_id
+ORDER BY f.run_id;
+
+
+-- name: lineage_of_a_pair
+-- engine: spark
+-- From the best selected pair back to its source file, prompt and reply, and on to the table version and MLflow run.
+WITH pair AS (
+  SELECT * FROM selected_pairs ORDER BY rank, run_id LIMIT 1
+), tuned AS (
+  SELECT run_id, max_by(details, finished_at) AS details FROM stages WHERE stage = 'finetune' GROUP BY run_id
+)
+SELECT p.pair_id, p.question, d.source_file, d.source_id, p.doc_id, p.arm_id, q.iteration, i.finished_at AS committed_at,
+       e.prompt_version, r.model, r.received_at, r.request_key, r.text AS reply,
+       get_json_object(t.details, '$.dataset_version') AS selected_pairs_version,
+       get_json_object(t.details, '$.mlflow_run_id') AS mlflow_run_id
+FROM pair p
+JOIN qa_pairs q ON q.pair_id = p.pair_id AND q.run_id = p.run_id
+JOIN iterations i ON i.run_id = q.run_id AND i.iteration = q.iteration
+JOIN documents d ON d.doc_id = p.doc_id
+JOIN extractions e ON e.run_id = q.run_id AND e.iteration = q.iteration AND e.doc_id = q.doc_id
+JOIN replies r ON array_contains(e.request_keys, r.request_key)
+LEFT JOIN tuned t ON t.run_id = p.run_id
+ORDER BY r.received_at, r.request_key;
+
+
+-- name: versions_of_the_arm_history
+-- engine: spark
+-- Every commit of the bandit, so that one can look at the arms as they were; pick a version for the next query.
+DESCRIBE HISTORY arm_history;
+
+
+-- name: arms_at_an_earlier_iteration
+-- engine: spark
+-- What the bandit knew after its first commit; change the version to travel.
+SELECT run_id, iteration, arm_id, pulls, documents, pairs, round(reward, 4) AS reward
+FROM arm_history VERSION AS OF 1
+ORDER BY run_id, iteration, arm_id;

@@ -1,0 +1,276 @@
+"""The report is one honest, self-contained file in which no document can run code."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equal.errors import TableError
+from equal.io import evidence, report
+from equal.io.figures import plane
+from equal.io.tables import Tables
+from equal.jobs.report import main
+from equal.schemas import ARM_HISTORY, EXTRACTIONS, ITERATIONS
+from filled_rows import HOSTILE
+from filled_tables import EQUAL_RUN, RANDOM_RUN, history, history_root
+
+__all__ = ["history", "history_root"]
+
+SECTIONS = ("corpus", "arms", "rewards", "budget", "costs", "outcomes", "pairs", "training")
+PLOTS = ("funnel", "map", "rewards", "distances", "outcomes", "losses")
+
+
+class _Page(HTMLParser):
+    """Collects what a browser would see: elements, their attributes, and text outside scripts and styles."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif not self._inside:
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+@pytest.fixture(scope="module")
+def source(spark, history_root, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
+    report.write_report(Tables(spark, history_root), path, EQUAL_RUN, RANDOM_RUN)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(source) -> _Page:
+    return _Page(source)
+
+
+def test_it_is_one_file_that_asks_for_nothing(source, page):
+    loads = [(t, a) for t, a in page.elements if "src" in a or t in ("link", "iframe", "object", "img")]
+    assert loads == []
+    assert [a["href"] for t, a in page.elements if t == "a" and not a["href"].startswith("#")] == []
+    styles = "".join(re.findall(r"<style>(.*?)</style>", source, re.S))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert source.count("plotly.js v") == 1
+
+
+def test_no_document_runs_code(source, page):
+    assert page.count("script") == 2 + len(PLOTS), "the library, one for each plot, and the colours"
+    assert page.count("img") == 0
+    assert HOSTILE in page.text
+    assert not any("<script" in script for script in page.scripts[1:])
+    hover = next(script for script in page.scripts if '"plot-map"' in script)
+    assert "\\u003cb\\u003earm" in hover
+    assert "&lt;script\\u003e" not in hover
+    assert "&lt;script&gt;" in hover, "plotly reads tags in hover text, so they are escaped twice"
+
+
+def test_every_section_begins_with_what_one_sees(source, page):
+    ids = [a["id"] for t, a in page.elements if t == "section"]
+    assert ids == list(SECTIONS)
+    for name in SECTIONS:
+        section = source.split(f'<section id="{name}">')[1].split("</section>")[0]
+        first = re.match(r"\s*<h2>[^<]+</h2>\s*<p>([^<]+)</p>", section)
+        assert first, name
+        assert first.group(1).strip().endswith("."), name
+    assert [a["id"] for t, a in page.elements if a.get("class") == "plotly-graph-div"] == [f"plot-{p}" for p in PLOTS]
+    assert len({a["id"] for _, a in page.elements if "id" in a}) == sum("id" in a for _, a in page.elements)
+
+
+def test_colours_follow_light_and_dark_in_page_and_plots(source):
+    roles = set(re.findall(r'"meta":"([a-z0-9]+)"', source)) - {"reward"}
+    light = set(re.findall(r"--([a-z0-9]+):", source.split(":root {")[1].split("}")[0]))
+    dark = set(re.findall(r"--([a-z0-9]+):", source.split(":root {")[2].split("}")[0]))
+    assert roles >= {"equal", "random", "neutral", "quiet", "ring", "arm1"}
+    assert roles <= light
+    assert light == dark
+    assert 'matchMedia("(prefers-color-scheme: dark)").addEventListener' in source
+
+
+def test_wide_content_scrolls_inside_its_own_box(source):
+    assert source.count("<table>") == len(re.findall(r'<div class="scroll"><table>', source)) == 5
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in source
+
+
+def test_the_headline_holds_the_numbers(page):
+    head = page.text.split("Lower is better")[0]
+    for shown in ("0.2100", "0.1900 to 0.2300", "0.3900", "2.410", "2.520", "2.710", "19,200"):
+        assert shown in head
+    assert "closer to the target" in head
+
+
+def test_twelve_pairs_stand_with_their_passage(history, page):
+    examples = evidence.examples(history, EQUAL_RUN, report.NUM_EXAMPLES)
+    ranks = [example["rank"] for example in examples]
+    assert len(ranks) == page.count("article") == 12
+    assert ranks[0] == 1
+    assert ranks[-1] == history.read("selected_pairs").where(f"run_id = '{EQUAL_RUN}'").count()
+    assert max(np.diff(ranks)) - min(np.diff(ranks)) <= 1
+    assert all(" ".join(e["found"].split()) == " ".join(e["answer"].split()) for e in examples)
+    assert page.count("mark") == 12
+
+
+def test_the_loss_curve_is_that_of_mlflow(history):
+    curve = evidence.loss_curve(history, EQUAL_RUN)
+    assert [step for step, _ in curve] == list(range(1, 21))
+    assert curve[0][1] == pytest.approx(1.9 + 0.9 * 0.8)
+
+
+def test_without_evaluation_or_control_it_says_so(tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = {"run_id": "alone", "iteration": 1, "arm_id": 3}
+    tables.append(ITERATIONS, tables.rows(ITERATIONS, [{**base, "total_documents": 1, "prompt_tokens": 9}]))
+    tables.append(ARM_HISTORY, tables.rows(ARM_HISTORY, [{**base, "pulls": 1, "documents": 1, "pairs": 0}]))
+    void = {**base, "doc_id": "d", "final": True, "status": "void", "calls": 1, "cached_calls": 0, "pairs": []}
+    tables.append(EXTRACTIONS, tables.rows(EXTRACTIONS, [void]))
+    report.write_report(tables, "report.html", "alone")
+    text = _Page(Path("report.html").read_text(encoding="utf-8")).text
+    for said in (
+        "The distance to the held-out reference has not been measured.", "The target loss has not been measured.",
+        "no pair was accepted", "has not chosen any pair", "No loss was logged", "Nothing was removed.",
+    ):  # fmt: skip
+        assert said in text
+    assert [path.name for path in Path().iterdir() if path.suffix == ".db"] == [], "no empty MLflow store is made"
+
+
+def test_an_unknown_run_writes_nothing(history, tmp_path):
+    with pytest.raises(TableError, match="no-such-run"):
+        report.write_report(history, tmp_path / "report.html", "no-such-run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_job_finds_the_control_and_writes_both_files(history_root):
+    main(["--set", f"storage.root={history_root}", "--set", f"run_name={EQUAL_RUN}"])
+    assert f"control {RANDOM_RUN}" in (Path(history_root) / "report.html").read_text(encoding="utf-8")
+    assert '"documents_extracted"' in (Path(history_root) / "summary.json").read_text(encoding="utf-8")
+
+
+def test_the_job_ends_with_one_message_for_an_unknown_run(history_root, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--set", f"storage.root={history_root}", "--set", "run_name=nobody"])
+    assert "nobody has no committed iteration" in capsys.readouterr().err
+
+
+def _near(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+
+@pytest.mark.parametrize(
+    ("equal", "random", "said"),
+    [
+        (_near(0.20), _near(0.30), "closer to the target than"),
+        (_near(0.30), _near(0.20), "farther from the target than"),
+        (_near(0.29), _near(0.30), "intervals overlap"),
+        (_near(0.31), _near(0.30), "intervals overlap"),
+        (_near(0.20), None, "no random control"),
+        (None, None, "has not been measured"),
+    ],
+)
+def test_the_verdict_on_the_distance_is_what_the_intervals_say(equal, random, said):
+    losses = {"base": None, "equal": None, "random": None}
+    assert said in report.verdict({"equal": equal, "random": random}, losses)[0]
+
+
+@pytest.mark.parametrize(
+    ("equal", "random", "said"),
+    [
+        (2.4, 2.6, "EQUAL’s is the lower by 0.200."),
+        (2.6, 2.4, "EQUAL’s is the higher by 0.200."),
+        (2.5, 2.52, "EQUAL’s is the lower by 0.020, which is less than one standard error"),
+        (3.0, 3.0, "EQUAL’s equals it"),
+    ],
+)
+def test_the_verdict_on_the_loss_hides_nothing(equal, random, said):
+    losses = {name: {"value": v, "stderr": 0.05} for name, v in (("base", 2.7), ("equal", equal), ("random", random))}
+    text = report.verdict({"equal": None, "random": None}, losses)[1]
+    assert said in text
+    assert f"from 2.700 to {equal:.3f}" in text
+
+
+@given(st.text(max_size=200), st.lists(st.text("abc(.*", min_size=1, max_size=5), min_size=1, max_size=5), st.text())
+def test_an_answer_is_found_whatever_the_whitespace(before, words, after):
+    text = f"{before} {chr(10).join(words)} {after}"
+    cut = evidence.excerpt(text, "  ".join(words), max_chars=10_000)
+    assert cut["found"].split() == words
+    assert cut["before"] + cut["found"] + cut["after"] == text
+
+
+@given(st.integers(0, 5000), st.integers(100, 1000))
+def test_an_excerpt_keeps_to_its_length_and_marks_its_cuts(place, max_chars):
+    text = "x" * place + " needle " + "y" * (5000 - place)
+    cut = evidence.excerpt(text, "needle", max_chars)
+    assert cut["found"] == "needle"
+    assert len("".join(cut.values())) <= max_chars + 4
+    assert cut["before"].startswith("… ") == (place + 1 > (max_chars - 6) // 2)
+
+
+def test_an_answer_in_other_words_shows_the_beginning():
+    cut = evidence.excerpt("some text", "other words", 4)
+    assert cut == {"before": "", "found": "", "after": "some …"}
+
+
+@given(st.integers(2, 30), st.integers(0, 10_000))
+def test_the_plane_keeps_distances_of_flat_data_and_its_signs(n, seed):
+    rng = np.random.default_rng(seed)
+    flat = rng.normal(size=(n, 2))
+    turned = flat @ np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    points, share = plane(turned)
+    gaps = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
+    assert np.allclose(np.linalg.norm(points[:, None] - points[None], axis=-1), gaps)
+    assert math.isclose(share, 1.0)
+    assert np.allclose(plane(turned)[0], points)
+    assert all(points[np.abs(points[:, axis]).argmax(), axis] >= 0 for axis in (0, 1))
+
+
+def test_a_single_arm_has_a_place():
+    points, share = plane(np.ones((1, 4)))
+    assert points.tolist() == [[0.0, 0.0]]
+    assert share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (report.duration(8.24), "8.2 s"),
+        (report.duration(59.96), "1 min 00 s"),
+        (report.duration(365), "6 min 05 s"),
+        (report.duration(7800), "2 h 10 min"),
+        (report.flops(3.1e15), "3.1 PFLOP"),
+        (report.flops(0.0), "–"),
+        (report.flops(2.5e20), "250 EFLOP"),
+        (report.percent(0.0), "0%"),
+        (report.percent(0.0002), "< 0.1%"),
+        (report.percent(0.046), "4.6%"),
+        (report.percent(0.11), "11%"),
+        (report.number(-0.0421), "−0.042"),
+        (report.number(None), "–"),
+        (report.count(1234567), "1,234,567"),
+    ],
+)
+def test_numbers_read_well(shown, expected):
+    assert shown == expected

@@ -1,0 +1,115 @@
+"""The questions of history.sql: each runs in Spark, the plain ones give the same in DuckDB, answers are right."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from decimal import Decimal
+
+import duckdb
+import pytest
+from deltalake import DeltaTable
+
+from equal.jobs.history import main, read_queries
+from equal.schemas import SCHEMAS
+from filled_tables import DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, RANDOM_RUN, history, history_root
+
+__all__ = ["history", "history_root"]
+
+QUERIES = {query.name: query for query in read_queries()}
+PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]
+
+
+def _answer(history, name: str) -> list[dict[str, object]]:
+    return [row.asDict() for row in history.spark.sql(QUERIES[name].sql).collect()]
+
+
+@pytest.fixture(scope="module")
+def duck(history_root):
+    """DuckDB over the same Delta tables, read without a JVM."""
+    connection = duckdb.connect()
+    for name in SCHEMAS:
+        connection.register(name, DeltaTable(f"{history_root}/tables/{name}").to_pyarrow_table())
+    return connection
+
+
+def test_there_are_at_least_ten_and_each_says_why():
+    assert len(QUERIES) >= 10
+    assert len(PLAIN) >= 8
+    assert [name for name, query in QUERIES.items() if len(query.why) < 30] == []
+    assert [name for name, query in QUERIES.items() if ";" in query.sql or not query.sql] == []
+
+
+def test_every_table_named_is_one_of_ours():
+    named = {t for query in QUERIES.values() for t in re.findall(r"(?:FROM|JOIN|HISTORY) ([a-z_]+)", query.sql)}
+    ours = {t for query in QUERIES.values() for t in re.findall(r"([a-z_]+) AS \(", query.sql)}
+    assert named - ours <= set(SCHEMAS)
+    assert {"arm_history", "iterations", "replies", "removals", "costs", "selected_pairs"} <= named
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_spark_answers(history, name):
+    assert _answer(history, name), f"{name} found nothing in a history with every table filled"
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_duckdb_answers_the_same(history, duck, name):
+    expected = [tuple(map(_plain, row.values())) for row in _answer(history, name)]
+    found = [tuple(map(_plain, row)) for row in duck.execute(QUERIES[name].sql).fetchall()]
+    assert found == expected
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.timezone.utc).isoformat()
+    return round(float(value), 6) if isinstance(value, (float, Decimal)) else value
+
+
+def test_outcomes_add_up_to_what_each_run_read(history):
+    read = dict.fromkeys((EQUAL_RUN, RANDOM_RUN), 0)
+    for row in _answer(history, "outcomes_of_extraction"):
+        read[row["run_id"]] += row["documents"]
+    assert set(read.values()) == {DOCS_PER_ITERATION * (ITERATIONS + 1)}
+
+
+def test_shares_of_the_budget_add_up_and_show_that_equal_leaves_most_arms(history):
+    rows = _answer(history, "budget_share_against_pool_share")
+    for run in (EQUAL_RUN, RANDOM_RUN):
+        assert sum(row["percent_of_budget"] for row in rows if row["run_id"] == run) == pytest.approx(100, abs=0.2)
+    arms = {run: {row["arm_id"] for row in rows if row["run_id"] == run} for run in (EQUAL_RUN, RANDOM_RUN)}
+    assert len(arms[EQUAL_RUN]) < len(arms[RANDOM_RUN])
+
+
+def test_the_lineage_has_no_gap(history):
+    rows = _answer(history, "lineage_of_a_pair")
+    assert len(rows) == 1
+    assert [name for name, value in rows[0].items() if value is None] == []
+    assert rows[0]["source_file"].endswith(".jsonl.gz")
+
+
+def test_two_runs_compared_puts_the_measured_values_beside_the_spend(history):
+    rows = {row["run_id"]: row for row in _answer(history, "two_runs_compared")}
+    assert rows[EQUAL_RUN]["distance"] == pytest.approx(0.21)
+    assert rows[RANDOM_RUN]["loss_after"] == pytest.approx(2.52)
+    assert rows[EQUAL_RUN]["documents"] == rows[RANDOM_RUN]["documents"]
+
+
+def test_a_rerun_pays_only_for_what_never_came(history):
+    for row in _answer(history, "cost_of_a_rerun"):
+        asked = history.read("extractions").where(f"run_id = '{row['run_id']}'").count()
+        assert row["free_replies"] + row["documents_to_ask_again"] == asked
+        assert row["tokens_saved"] == 625 * row["free_replies"]
+
+
+def test_time_travel_shows_the_arms_after_the_first_commit(history):
+    rows = _answer(history, "arms_at_an_earlier_iteration")
+    assert {(row["run_id"], row["iteration"]) for row in rows} == {(EQUAL_RUN, 0)}
+    assert len(_answer(history, "versions_of_the_arm_history")) == 1 + 2 * (ITERATIONS + 1)
+
+
+def test_the_job_prints_every_question_with_its_answer(history_root, capsys):
+    main(["--set", f"storage.root={history_root}"])
+    printed = capsys.readouterr().out
+    for query in QUERIES.values():
+        assert f"{query.name.replace('_', ' ')}\n{query.why}\n" in printed
+    assert "near_duplicate" in printed
