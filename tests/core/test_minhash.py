@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equal.core.minhash import Permutations, candidate_groups, find_duplicates, jaccard, shingles
+from equal.core.minhash import Permutations, candidate_groups, jaccard, shingles, verify_duplicates
 from equal.core.ngrams import words
 
 PINNED_SHINGLES = [943670846343892199, 3032420796728778329, 7494147632784627746]
@@ -134,7 +134,7 @@ def test_dropped_texts_are_those_of_a_search_through_all_candidate_pairs(seed: i
     for i in range(len(texts)):
         kept[root(i)] = min(kept.get(root(i), i), i, key=lambda j: order[j])
     expected = {i: kept[root(i)] for i in range(len(texts)) if kept[root(i)] != i}
-    found = find_duplicates(sets, keys, order, 0.75)
+    found = verify_duplicates(sets, keys, order, 0.75)
     assert {d.dropped: d.kept for d in found} == expected
     assert len(expected) > 5
     for duplicate in found:
@@ -145,12 +145,12 @@ def test_a_candidate_pair_below_the_threshold_is_no_edge():
     left, right = shingles("a b c d e f g h", 1), shingles("a b c d e f x y", 1)
     same_band = [np.array([1]), np.array([1])]
     assert jaccard(left, right) == 0.6
-    assert find_duplicates([left, right], same_band, np.array([0, 1]), 0.61) == []
-    assert len(find_duplicates([left, right], same_band, np.array([0, 1]), 0.6)) == 1
+    assert verify_duplicates([left, right], same_band, np.array([0, 1]), 0.61) == []
+    assert len(verify_duplicates([left, right], same_band, np.array([0, 1]), 0.6)) == 1
 
 
 def test_a_chain_ends_in_one_kept_text_and_the_jaccard_is_to_that_text():
     tokens = [str(i) for i in range(24)]
     sets = [shingles(" ".join(tokens[i : i + 20]), 1) for i in (0, 2, 4)]
-    found = find_duplicates(sets, [np.array([5])] * 3, np.array([2, 1, 0]), 0.8)
+    found = verify_duplicates(sets, [np.array([5])] * 3, np.array([2, 1, 0]), 0.8)
     assert [(d.dropped, d.kept, round(d.jaccard, 3)) for d in found] == [(0, 2, 0.667), (1, 2, 0.818)]

@@ -119,7 +119,7 @@ def candidate_groups(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, n
     return keys, keys[_first_of_component(positions[: len(left)], positions[len(left) :], len(keys))]
 
 
-def find_duplicates(
+def verify_duplicates(
     shingle_sets: Sequence[np.ndarray],
     band_keys: Sequence[np.ndarray],
     order: np.ndarray,

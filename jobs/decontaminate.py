@@ -1,0 +1,52 @@
+"""Find documents that hold an item of a benchmark and write them to removals, with the item and the shared words.
+
+Before that the reference sets are checked: what guides selection may not be what the result is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import functions as F
+
+from equal.core.ngrams import BenchmarkIndex
+from equal.io.references import load_benchmarks, write_spared
+from equal.io.stage import Job, Outcome
+from equal.io.stage import main as run_main
+from equal.schemas import DOCUMENTS, REMOVALS, STAGE
+from equal.transforms.decontaminate import find_contaminated, find_hits, spared_ngrams
+from equal.transforms.documents import kept_documents
+
+
+def decontaminate(job: Job) -> Outcome:
+    """Replace this stage's removals by those of the documents that deduplication kept."""
+    settings = job.config.decontaminate
+    benchmarks = load_benchmarks(job.config)
+    index = BenchmarkIndex.build(benchmarks, ngram_words=settings.ngram_words, short_words=settings.short_words)
+    documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), "deduplicate")
+    hits = find_hits(documents, index, num_partitions=job.config.spark.partitions).persist()
+    spared = spared_ngrams(hits, documents, max_document_share=settings.max_document_share).persist()
+    rows = [row.asDict() for row in spared.collect()]
+    write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)
+    job.tables.replace(REMOVALS, find_contaminated(hits, spared), f"stage = '{job.stage}'")
+    hits.unpersist()
+    spared.unpersist()
+    num_documents = documents.count()
+    num_removed = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).count()
+    details = {
+        "contaminated": num_removed,
+        "spared": len(rows),
+        "benchmark_items": sum(map(len, benchmarks.values())),
+        "unmatchable": len(index.unmatchable),
+        "unmatchable_items": list(index.unmatchable[:100]),
+    }
+    return Outcome(num_documents, num_documents - num_removed, details)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    run_main("decontaminate", decontaminate, argv, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Find exact and near duplicates among the documents and write them to removals, with what was kept instead.
+
+Near means that the word shingles of two texts overlap by deduplicate.threshold (exact Jaccard similarity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import functions as F
+
+from equal.io.stage import Job, Outcome
+from equal.io.stage import main as run_main
+from equal.schemas import DOCUMENTS, REASON, REMOVALS, STAGE
+from equal.transforms.dedup import EXACT_DUPLICATE, NEAR_DUPLICATE, find_duplicates
+
+
+def deduplicate(job: Job) -> Outcome:
+    """Replace this stage's removals by those of the present documents."""
+    settings = job.config.deduplicate
+    documents = job.tables.read(DOCUMENTS)
+    removals = find_duplicates(
+        documents,
+        shingle_words=settings.shingle_words,
+        bands=settings.bands,
+        rows=settings.rows,
+        threshold=settings.threshold,
+        seed=job.config.seed,
+        num_partitions=job.config.spark.partitions,
+    )
+    job.tables.replace(REMOVALS, removals, f"stage = '{job.stage}'")
+    written = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).groupBy(REASON).count().collect()
+    counts = {row[REASON]: row["count"] for row in written}
+    num_documents = documents.count()
+    details = {"exact": counts.get(EXACT_DUPLICATE, 0), "near": counts.get(NEAR_DUPLICATE, 0)}
+    return Outcome(num_documents, num_documents - sum(counts.values()), dict(details))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    run_main("deduplicate", deduplicate, argv, __doc__)
+
+
+if __name__ == "__main__":
+    main()

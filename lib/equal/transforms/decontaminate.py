@@ -1,0 +1,90 @@
+"""Documents that hold benchmark items, and the n-grams too common to prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from equal.core.ngrams import BenchmarkIndex
+from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
+
+CONTAMINATED = "contaminated"
+#: an n-gram in fewer documents than this is never boilerplate, however small the corpus
+MIN_BOILERPLATE_DOCUMENTS = 10
+
+_HITS = pa.schema(
+    [
+        (DOC_ID, pa.string()), (SOURCE_FILE, pa.string()), ("benchmark", pa.string()), ("item_id", pa.string()),
+        ("ngram", pa.string()), ("key", pa.int64()), ("position", pa.int32()),
+    ]
+)  # fmt: skip
+_HITS_DDL = "doc_id string, source_file string, benchmark string, item_id string, ngram string, key long, position int"
+
+
+def find_hits(documents: DataFrame, index: BenchmarkIndex, *, num_partitions: int) -> DataFrame:
+    """Look for benchmark n-grams in every document.
+
+    Args:
+        documents: doc_id, source_file, text.
+        index: of the benchmarks, with nothing spared.
+        num_partitions: tasks.
+
+    Returns:
+        doc_id, source_file, benchmark, item_id, ngram, key, position; one row a document and distinct n-gram.
+    """
+    chosen = documents.select(DOC_ID, SOURCE_FILE, TEXT).repartition(num_partitions, DOC_ID)
+    return chosen.mapInArrow(_finder(index), _HITS_DDL)
+
+
+def spared_ngrams(hits: DataFrame, documents: DataFrame, *, max_document_share: float) -> DataFrame:
+    """The n-grams that are boilerplate: in more than this share of the documents and in at least ten.
+
+    Returns:
+        key, ngram, benchmark, item_id, documents, most common first.
+    """
+    total = documents.agg((F.count("*") * max_document_share).alias("limit"))
+    counts = hits.groupBy("key", "ngram", "benchmark", "item_id").agg(F.count("*").alias("documents"))
+    common = (F.col("documents") > F.col("limit")) & (F.col("documents") >= MIN_BOILERPLATE_DOCUMENTS)
+    ordered = counts.crossJoin(F.broadcast(total)).where(common).orderBy(F.desc("documents"), "ngram")
+    return ordered.select("key", "ngram", "benchmark", "item_id", "documents")
+
+
+def find_contaminated(hits: DataFrame, spared: DataFrame) -> DataFrame:
+    """Name every document with an n-gram that is not spared.
+
+    Args:
+        hits: from `find_hits`.
+        spared: from `spared_ngrams`.
+
+    Returns:
+        Rows of `removals`; evidence holds benchmark, item_id and n-gram of the first hit in the text, and
+        `num_ngrams`, how many distinct ones the document shares.
+    """
+    telling = hits.join(F.broadcast(spared.select("key")), "key", "left_anti")
+    in_text = Window.partitionBy(DOC_ID)
+    first = telling.withColumn("rank", F.row_number().over(in_text.orderBy("position", F.length("ngram"), "ngram")))
+    first = first.withColumn("num_ngrams", F.count("*").over(in_text)).where("rank = 1")
+    return first.select(
+        DOC_ID,
+        F.lit("decontaminate").alias(STAGE),
+        F.lit(CONTAMINATED).alias(REASON),
+        SOURCE_FILE,
+        F.to_json(F.struct("benchmark", "item_id", "ngram", "num_ngrams")).alias(EVIDENCE),
+    ).select(*SCHEMAS[REMOVALS].fieldNames())
+
+
+def _finder(index: BenchmarkIndex) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [
+                (doc_id, source_file, hit.benchmark, hit.item_id, hit.ngram, hit.key, hit.position)
+                for doc_id, source_file, text in zip(*(batch.column(i).to_pylist() for i in range(3)))
+                for hit in index.matches(text)
+            ]
+            arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(_HITS)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=_HITS)
+
+    return find

@@ -1,0 +1,55 @@
+"""Planted benchmark items are found with evidence; boilerplate is spared and said to be."""
+
+from __future__ import annotations
+
+import json
+
+from equal.core.items import Item
+from equal.core.ngrams import BenchmarkIndex
+from equal.transforms.decontaminate import find_contaminated, find_hits, spared_ngrams
+
+COIN = Item("coin", "A fair coin is tossed ten times; what is the probability of exactly 3 heads?", "0.117")
+NOTICE = Item("notice", "This work may be copied and given away under the same terms. Who owns it?", "All.")
+MEAN = Item("mean", "What is a mean?", "A sum over a count.")
+SCHEMA = "doc_id string, source_file string, text string"
+
+
+def contaminated(spark, rows, *, share: float, partitions: int = 2):
+    index = BenchmarkIndex.build({"exam": [COIN, NOTICE, MEAN]}, ngram_words=10, short_words=3)
+    documents = spark.createDataFrame(rows, SCHEMA)
+    hits = find_hits(documents, index, num_partitions=partitions)
+    spared = spared_ngrams(hits, documents, max_document_share=share)
+    return find_contaminated(hits, spared).collect(), spared.collect()
+
+
+def corpus() -> list[tuple[str, str, str]]:
+    notice = "This work may be copied and given away under the same terms."
+    rows = [(f"plain{i}", "f", f"Nothing of note in text number {i}. {notice}") for i in range(12)]
+    return [
+        *rows,
+        ("coin", "g", f"Exercise 7. {COIN.question} {notice}"),
+        ("almost", "g", COIN.question.replace("ten", "12").replace("3", "4")),
+        ("mean", "g", "He asked WHAT IS A MEAN, and went."),
+    ]
+
+
+def test_planted_items_are_found_and_boilerplate_is_spared_for_any_partitions(spark):
+    removed, spared = contaminated(spark, corpus(), share=0.5, partitions=1)
+    again, _ = contaminated(spark, corpus()[::-1], share=0.5, partitions=7)
+    assert {tuple(r) for r in removed} == {tuple(r) for r in again}
+    evidence = {r.doc_id: json.loads(r.evidence) for r in removed}
+    assert {r.doc_id: (r.stage, r.reason, r.source_file) for r in removed} == dict.fromkeys(
+        ("coin", "mean"), ("decontaminate", "contaminated", "g")
+    )
+    assert evidence["coin"] == {
+        "benchmark": "exam", "item_id": "coin", "num_ngrams": 6, "ngram": "a fair coin is tossed ten times what is the"
+    }  # fmt: skip
+    assert evidence["mean"]["ngram"] == "what is a mean"
+    assert [(r.item_id, r.documents) for r in spared] == [("notice", 13)] * 3
+
+
+def test_what_is_rare_enough_or_in_fewer_than_ten_documents_is_never_spared(spark):
+    removed, spared = contaminated(spark, corpus(), share=0.9)
+    assert (len(removed), spared) == (14, [])
+    removed, spared = contaminated(spark, corpus()[4:], share=0.0)
+    assert (len(removed), spared) == (10, [])

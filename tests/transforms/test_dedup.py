@@ -1,0 +1,94 @@
+"""Planted duplicates are found, a search through all pairs agrees, partitions and order do not matter."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+
+import numpy as np
+
+from equal.core.minhash import Permutations, jaccard, shingles
+from equal.core.ngrams import normalise
+from equal.transforms.dedup import find_duplicates
+
+SETTINGS = {"shingle_words": 3, "bands": 14, "rows": 8, "threshold": 0.75, "seed": 17}
+SCHEMA = "doc_id string, content_hash string, num_chars int, source_file string, text string"
+
+
+def row(doc_id: str, text: str) -> tuple[str, str, int, str, str]:
+    return doc_id, normalise(text), len(text), f"file-{doc_id}", text
+
+
+def corpus() -> list[tuple[str, str, int, str, str]]:
+    """About 300 documents: originals, edited copies on both sides of the threshold, respaced copies of each."""
+    rng = random.Random(5)
+    texts = []
+    for _ in range(90):
+        tokens = [str(rng.randrange(400)) for _ in range(rng.randrange(3, 90))]
+        texts.append(" ".join(tokens))
+        for _ in range(rng.randrange(4)):
+            tokens = list(tokens)
+            for _ in range(rng.randrange(1, 4)):
+                tokens[rng.randrange(len(tokens))] = str(rng.randrange(400))
+            texts.append(" ".join(tokens))
+            if rng.random() < 0.5:
+                texts.append(" ".join(tokens).replace(" ", "  "))
+    texts += ["...", "!!!", "", "?"]
+    return [row(f"{rng.randrange(16**8):08x}", text) for text in texts]
+
+
+def expected_kept(rows: list[tuple[str, str, int, str, str]]) -> dict[str, str]:
+    """Dropped to kept, by comparing all pairs."""
+    permutations = Permutations.seeded(bands=14, rows=8, seed=17)
+    sets = [shingles(r[4], 3) for r in rows]
+    keys = [permutations.band_keys(s) for s in sets]
+    parents = list(range(len(rows)))
+
+    def root(i: int) -> int:
+        while parents[i] != i:
+            i = parents[i]
+        return i
+
+    for a, b in itertools.combinations(range(len(rows)), 2):
+        near = np.intersect1d(keys[a], keys[b]).size and jaccard(sets[a], sets[b]) >= 0.75
+        if rows[a][1] == rows[b][1] or near:
+            parents[root(a)] = root(b)
+    kept: dict[int, int] = {}
+    for i, r in enumerate(rows):
+        best = kept.get(root(i), i)
+        kept[root(i)] = min(best, i, key=lambda j: (-rows[j][2], rows[j][0]))
+        del r
+    return {r[0]: rows[kept[root(i)]][0] for i, r in enumerate(rows) if kept[root(i)] != i}
+
+
+def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
+    rows = corpus()
+    results = []
+    for partitions, seed in ((1, None), (7, 3)):
+        if seed is not None:
+            random.Random(seed).shuffle(rows)
+        frame = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
+        found = find_duplicates(frame, num_partitions=partitions, **SETTINGS).collect()
+        results.append({tuple(r) for r in found})
+    assert results[0] == results[1]
+    removed = {r[0]: json.loads(r[4]) for r in results[0]}
+    expected = expected_kept(rows)
+    assert {doc_id: evidence["kept"] for doc_id, evidence in removed.items()} == expected
+    assert len(expected) > 100
+    texts = {r[0]: r[4] for r in rows}
+    for doc_id, stage, reason, source_file, _ in results[0]:
+        evidence = removed[doc_id]
+        same = normalise(texts[doc_id]) == normalise(texts[evidence["kept"]])
+        assert (stage, source_file) == ("deduplicate", f"file-{doc_id}")
+        assert (reason == "exact_duplicate") == same
+        value = 1.0 if same else jaccard(shingles(texts[doc_id], 3), shingles(texts[evidence["kept"]], 3))
+        assert evidence["jaccard"] == round(value, 6)
+        assert evidence.get("chained", False) == (value < 0.75)
+        assert evidence["kept"] not in removed
+
+
+def test_a_corpus_without_duplicates_loses_nothing(spark):
+    rows = [row(str(i), f"entirely its own words {i} {i * 7} {i * 31}") for i in range(5)]
+    frame = spark.createDataFrame(rows, SCHEMA)
+    assert find_duplicates(frame, num_partitions=2, **SETTINGS).collect() == []
