@@ -1,7 +1,8 @@
 """Optimal transport between an arm's pairs and the reference set (EQUAL, section 3.3, Eq. 4).
 
 In hundreds of dimensions the exact cost between two finite samples is mostly their sampling noise: it is far
-above 0 for two samples of one distribution, and falls with their size. `split` subtracts what two halves of the same set cost each other, which is the same noise:
+above 0 for two samples of one distribution, and falls with their size. `split` subtracts what two halves of
+the same set cost each other, which is the same noise:
 
     S = mean over seeded splits of  (W(x1, y1) + W(x2, y2)) / 2 - (W(x1, x2) + W(y1, y2)) / 2
 
