@@ -8,9 +8,16 @@ from equal.core.qa import passage_key
 from equal.transforms.passages import PASSAGES, detect_sentences, passages
 
 PROSE = "Tin melts at 232 degrees (Celsius). Lead needs 327! 😀 Is that more? Yes."
+DOCSTRING = """Return the mean.
+
+    Parameters
+    ----------
+    a : array
+        The data, e.g. np.diag(s). Not None.
+"""
 TEXTS = {
     "prose": PROSE,
-    "docstring": "Return the mean.\n\n    Parameters\n    ------\n    a : array\n        The data, e.g. np.diag(s). Not None.\n",
+    "docstring": DOCSTRING,
     "code": "\n".join(f"    x{i} = f(x{i - 1}, [{i}, ...])" for i in range(200)),
     "long": " ".join(f"Sentence number {i} says something." for i in range(300)),
     "solid": "x" * 5000,
