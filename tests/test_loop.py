@@ -86,6 +86,20 @@ def test_the_warm_up_is_every_arms_first_observation():
     assert first.arms[1].reward == pytest.approx(0.9)
 
 
+def test_an_arm_whose_warm_up_gave_no_pair_is_pulled_before_any_other():
+    world = World([9, 9])
+    fruitful = world.extract
+
+    def barren_in_arm_1(iteration, pulls):
+        extracted = fruitful(iteration, pulls)
+        return replace(extracted, pairs=extracted.pairs.of_arm(0)) if iteration == 0 else extracted
+
+    world.extract = barren_in_arm_1
+    world.run(policy=replace(POLICY, arms_per_iteration=1), documents=7)
+    assert world.iterations[0].arms[1].pulls == 0
+    assert list(world.iterations[1].arms) == [1]
+
+
 def test_a_token_budget_stops_after_the_iteration_that_reached_it():
     world = World([50, 50])
     state, reason = world.run(tokens=100)

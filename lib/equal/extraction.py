@@ -107,8 +107,12 @@ class Extraction:
         endpoint = self.job.config.endpoint
         key = read_key(endpoint)
         check_endpoint(endpoint, key, min_context=self.job.config.extraction.max_tokens)
-        tasks = min(self.job.spark.sparkContext.defaultParallelism, self.job.config.spark.partitions)
-        return client_factory(endpoint, key, self.spool, tasks=tasks)
+        return client_factory(endpoint, key, self.spool, tasks=self.tasks)
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of an extraction: as many as run at once, so that each has all its requests in flight."""
+        return min(self.job.spark.sparkContext.defaultParallelism, self.job.config.spark.partitions)
 
     def read(self, iteration: int, documents: DataFrame) -> Extracted:
         """Extract from documents and commit their `extractions` and `qa_pairs` rows.
@@ -138,7 +142,7 @@ class Extraction:
             index=self.index,
             run_id=self.run_id,
             iteration=iteration,
-            num_partitions=job.config.spark.partitions,
+            num_partitions=self.tasks,
         )
         where = f"run_id = '{self.run_id}' AND iteration = {iteration}"
         job.tables.replace(EXTRACTIONS, rows, where)

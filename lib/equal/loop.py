@@ -211,7 +211,11 @@ def run_iteration(
     touched: dict[int, ArmState] = {}
     converged: dict[int, bool] = {}
     for arm_id, documents in sorted(extracted.documents.items()):
-        touched[arm_id], converged[arm_id] = _updated(state.arms[arm_id], documents, pairs.of_arm(arm_id), score)
+        arm, of_arm = state.arms[arm_id], pairs.of_arm(arm_id)
+        # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line
+        observed = state.next_iteration != WARM_UP or len(of_arm.pair_ids) > 0
+        pulled = replace(arm, taken=arm.taken + documents, pulls=arm.pulls + observed)
+        touched[arm_id], converged[arm_id] = _rewarded(pulled, of_arm, score)
     spent = Spent(
         state.spent.documents + sum(extracted.documents.values()),
         state.spent.tokens + extracted.prompt_tokens + extracted.completion_tokens,
@@ -222,13 +226,10 @@ def run_iteration(
     return after
 
 
-def _updated(arm: ArmState, documents: int, pairs: Pairs, score: Score) -> tuple[ArmState, bool]:
-    """Eq. 2: the reward of the union of all the arm's pairs, and one more pull."""
-    pulled = replace(arm, taken=arm.taken + documents, pulls=arm.pulls + 1, pairs=len(pairs.pair_ids))
+def _rewarded(arm: ArmState, pairs: Pairs, score: Score) -> tuple[ArmState, bool]:
+    """Eq. 2: the reward of the union of all the arm's pairs."""
     if not len(pairs.pair_ids):
-        return pulled, True
+        return arm, True
     scored = score(pairs)
-    return (
-        replace(pulled, reward=reward(scored.estimate.value), standard_error=scored.standard_error),
-        scored.estimate.converged,
-    )
+    known = replace(arm, pairs=len(pairs.pair_ids), standard_error=scored.standard_error)
+    return replace(known, reward=reward(scored.estimate.value)), scored.estimate.converged

@@ -36,7 +36,8 @@ class Tables:
             schema or f"equal_{hashlib.blake2b(os.path.abspath(self.root).encode(), digest_size=5).hexdigest()}"
         )
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}")
-        for name in SCHEMAS:
+        known = {row.tableName for row in spark.sql(f"SHOW TABLES IN {self._database}").collect()}
+        for name in SCHEMAS.keys() - known:
             self._create(name)
         spark.sql(f"USE {self._database}")
 
