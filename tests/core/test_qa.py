@@ -163,6 +163,7 @@ def test_quoted_prompts_ask_for_questions_only() -> None:
         ('{"pairs": [{"question": "What is tin?"}]}', "stop", "wrong_schema"),
         ('{"pairs": [{"question": "What is tin?", "answer": 5}]}', "stop", "wrong_schema"),
         ('{"pairs": [{"question": "' + "x" * 101 + '", "answer": "a"}]}', "stop", "wrong_schema"),
+        ('{"pairs": [{"question": "What is tin?", "answer": "' + "x" * 201 + '"}]}', "stop", "wrong_schema"),
     ],
 )
 def test_a_bad_reply_is_a_typed_rejection(text: str, finish_reason: str, rejection: str) -> None:

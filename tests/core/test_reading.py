@@ -19,7 +19,11 @@ from equal.io.prompts import load_prompts
 METALS = Passage(
     0, "m", ("Tin is a soft metal that melts at 232 degrees. ", "Lead is heavier, and poisonous for children.")
 )
-GASES = Passage(1, "g", ("Neon is a noble gas that glows orange in a tube. ", "Argon fills ordinary light bulbs."))
+GASES = Passage(
+    1,
+    "g",
+    ("Neon is a noble gas that glows orange in a tube. ", "Argon keeps the filament of light bulbs from burning."),
+)
 
 
 def bag_of_words(texts: list[str]) -> np.ndarray:
@@ -78,12 +82,12 @@ def test_quoted_answers_are_sentences_of_the_passage() -> None:
 
 def test_each_passage_keeps_its_own_answers() -> None:
     def says(request: Request) -> str:
-        return questions("Which noble gas glows orange?" if request.passage_key == "g" else "Which soft metal melts?")
+        return questions("What do light bulbs hold?" if request.passage_key == "g" else "Which soft metal melts?")
 
     reading = read(says, METALS, GASES, recipe=recipe())
     assert [(p.passage.index, p.answer) for p in reading.pairs] == [
         (0, METALS.sentences[0].strip()),
-        (1, GASES.sentences[0].strip()),
+        (1, GASES.sentences[1].strip()),
     ]
 
 

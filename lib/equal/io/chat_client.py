@@ -29,6 +29,8 @@ MAX_BODY_BYTES = 4_000_000
 _MAX_WAIT_S = 60.0
 #: 500s after which a request is sent without its schema: a grammar compiler may have crashed on it
 _SCHEMA_PATIENCE = 2
+#: requests in a row, at least, that must find no server before it counts as gone
+_UNREACHED_LIMIT = 5
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _HOPELESS = frozenset({401, 403, 404})
 
@@ -76,8 +78,8 @@ class ClientFactory:
 class ChatClient:
     """Sends requests, at most `in_flight` at once.
 
-    After a wrong key or an unknown model, or when as many requests in a row as are in flight could not reach
-    the server at all, the rest fail at once instead of each waiting through its own retries.
+    After a wrong key or an unknown model, or when as many requests in a row as are in flight (and at least five)
+    could not reach the server at all, the rest fail at once instead of each waiting through its own retries.
     """
 
     def __init__(self, settings: ClientFactory) -> None:
@@ -136,7 +138,7 @@ class ChatClient:
                 self._given_up = self._hidden(f"not sent: {failure}")
             return Reply(failure=failure.failure, error=self._hidden(str(failure)), attempts=attempts)
         self._unreached = self._unreached + 1 if failure.status == 0 else 0
-        if self._unreached >= self._settings.in_flight:
+        if self._unreached >= max(_UNREACHED_LIMIT, self._settings.in_flight):
             self._given_up = f"not sent: {self._unreached} requests in a row got no answer from {self._settings.url}"
         return Reply(failure="failed", error=self._hidden(f"{failure} ({attempts} attempts)"), attempts=attempts)
 
