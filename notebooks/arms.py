@@ -12,12 +12,12 @@ import os
 from equal.config import load
 from equal.io import evidence, figures
 from equal.io.session import open_session
-from equal.io.summary import require_run, spend
+from equal.io.summary import require_runs, spend
 from equal.io.tables import Tables
 
 config = load(os.environ.get("EQUAL_CONFIG", "conf/prod.yml"))
 tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
-require_run(tables, config.run_name)
+require_runs(tables, [config.run_name])
 
 # COMMAND ----------
 
@@ -38,7 +38,8 @@ used
 
 # COMMAND ----------
 
-arms, plane_share = evidence.arms(tables, config.run_name)
+history = evidence.arm_history(tables, config.run_name)
+arms, plane_share = evidence.arms(tables, history)
 map_of_arms = figures.arm_map(arms)
 map_of_arms
 
@@ -51,7 +52,6 @@ map_of_arms
 
 # COMMAND ----------
 
-history = evidence.arm_history(tables, config.run_name)
 rewarded = [row for row in history if row["reward"] is not None]
 rewards = figures.rewards(rewarded, max(row["iteration"] for row in history))
 rewards

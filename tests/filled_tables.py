@@ -33,15 +33,14 @@ def fill(tables: Tables) -> None:
     """Write both runs into empty tables, and their training losses to MLflow beside them."""
     mlflow_runs = _log_losses(tables.root)
     rng = np.random.default_rng(5)
-    _fill_corpus(tables, rng)
-    rows: Rows = defaultdict(list)
+    rows = defaultdict(list, _corpus_rows(rng))
     paid_for = {doc_id(*pair) for pair in _reading_order(EQUAL_RUN)[0]}
     for run_id in (EQUAL_RUN, RANDOM_RUN):
         _run(tables, run_id, mlflow_runs[run_id], rows, paid_for, rng)
     for row in rows[s.EVALUATIONS]:
         row["mlflow_run_id"] = mlflow_runs[row["run_id"]]
     replies = {row["request_key"]: row for row in rows.pop(s.REPLIES)}
-    tables.append(s.REPLIES, tables.rows(s.REPLIES, list(replies.values())))
+    rows[s.REPLIES] = list(replies.values())
     for table, written in rows.items():
         tables.append(table, tables.rows(table, written))
 
@@ -59,7 +58,7 @@ def _log_losses(root: str) -> dict[str, str]:
     return runs
 
 
-def _fill_corpus(tables: Tables, rng: np.random.Generator) -> None:
+def _corpus_rows(rng: np.random.Generator) -> Rows:
     documents, embeddings, assignments = [], [], []
     centroids = rng.normal(size=(NUM_ARMS, DIMENSIONS))
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
@@ -101,15 +100,11 @@ def _fill_corpus(tables: Tables, rng: np.random.Generator) -> None:
         ("warm_up", 8, 8, {"documents": 8, "pairs": 12, "mrr_before": 0.61, "mrr_after": 0.74}),
         ("embed", kept, kept, {}), ("cluster", kept, NUM_ARMS, {"k": NUM_ARMS}),
     ]  # fmt: skip
-    written = {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.ASSIGNMENTS: assignments, s.REMOVALS: removals,
-               s.CENTROIDS: arms}  # fmt: skip
-    for table, rows in written.items():
-        tables.append(table, tables.rows(table, rows))
-    marks = [_mark("corpus", *stage) for stage in stages]
-    tables.append(s.STAGES, tables.rows(s.STAGES, marks))
     bills = [_cost("corpus", stage, 0, rows_in) for stage, rows_in, _, _ in stages]
     bills[3] |= {"calls": 8, "prompt_tokens": 4800, "completion_tokens": 200}  # the warm-up
-    tables.append(s.COSTS, tables.rows(s.COSTS, bills))
+    marks = [_mark("corpus", *stage) for stage in stages]
+    return {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.ASSIGNMENTS: assignments, s.REMOVALS: removals,
+            s.CENTROIDS: arms, s.STAGES: marks, s.COSTS: bills}  # fmt: skip
 
 
 def _removal(stage: str, reason: str, number: int, evidence: Row) -> Row:
@@ -163,7 +158,9 @@ def _run(
             arms[row["arm_id"]]["pairs"] += row["num_pairs"]
         touched = sorted({row["arm_id"] for row in final})
         history = [_arm_row(run_id, iteration, arm, arms[arm], rng) for arm in touched]
-        tables.append(s.ARM_HISTORY, tables.rows(s.ARM_HISTORY, history))
+        rows[s.ARM_HISTORY] += history
+        if run_id == EQUAL_RUN and iteration == 0:  # a commit of its own, to travel back to
+            tables.append(s.ARM_HISTORY, tables.rows(s.ARM_HISTORY, rows.pop(s.ARM_HISTORY)))
         prompt, completion = 600 * len(read), 25 * len(read)
         total_documents += len(read)
         total_tokens += prompt + completion

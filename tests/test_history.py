@@ -56,7 +56,9 @@ def test_spark_answers(history, name):
 def test_duckdb_answers_the_same(history, duck, name):
     expected = [tuple(map(_plain, row.values())) for row in _answer(history, name)]
     found = [tuple(map(_plain, row)) for row in duck.execute(QUERIES[name].sql).fetchall()]
-    assert found == expected
+    assert len(found) == len(expected)
+    for left, right in zip(found, expected):  # engines break ties at the last digit of a rounding differently
+        assert left == tuple(pytest.approx(v, abs=0.011) if isinstance(v, float) else v for v in right)
 
 
 def _plain(value: object) -> object:
@@ -104,7 +106,7 @@ def test_a_rerun_pays_only_for_what_never_came(history):
 def test_time_travel_shows_the_arms_after_the_first_commit(history):
     rows = _answer(history, "arms_at_an_earlier_iteration")
     assert {(row["run_id"], row["iteration"]) for row in rows} == {(EQUAL_RUN, 0)}
-    assert len(_answer(history, "versions_of_the_arm_history")) == 1 + 2 * (ITERATIONS + 1)
+    assert len(_answer(history, "versions_of_the_arm_history")) == 3, "created, first commit, the rest"
 
 
 def test_the_job_prints_every_question_with_its_answer(history_root, capsys):

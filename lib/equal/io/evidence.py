@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import textwrap
@@ -17,7 +16,7 @@ from pyspark.sql import functions as F
 
 from equal.io.figures import plane
 from equal.io.session import on_databricks
-from equal.io.summary import CORPUS, committed, evaluations, stage_mark, stage_order
+from equal.io.summary import CORPUS, Measured, committed, mlflow_run, stage_marks, stage_order
 from equal.io.tables import Tables
 from equal.schemas import (
     ARM_HISTORY,
@@ -43,8 +42,12 @@ def removals(tables: Tables) -> list[Record]:
     return sorted(_records(counts), key=lambda row: (stage_order(row["stage"]), -row["documents"], row["reason"]))
 
 
-def arms(tables: Tables, run_id: str) -> tuple[list[Record], float]:
-    """Every arm with its place on the map and what the run knows of it.
+def arms(tables: Tables, history: list[Record]) -> tuple[list[Record], float]:
+    """Every arm with its place on the map and what a run knows of it.
+
+    Args:
+        tables: the history.
+        history: the run's rows as `arm_history` returns them.
 
     Returns:
         arms (arm_id, x, y, size, read, pulls, pairs, reward, standard_error, label), those most read first, and
@@ -54,7 +57,7 @@ def arms(tables: Tables, run_id: str) -> tuple[list[Record], float]:
     if not centroids:
         return [], 1.0
     points, share = plane(np.array([row["centroid"] for row in centroids], dtype=np.float64))
-    newest = {row["arm_id"]: row for row in arm_history(tables, run_id)}
+    newest = {row["arm_id"]: row for row in history}
     labels = _labels(tables)
     found = []
     for row, (x, y) in zip(centroids, points):
@@ -83,18 +86,19 @@ def arm_history(tables: Tables, run_id: str) -> list[Record]:
     return _records(committed(tables, ARM_HISTORY, run_id).orderBy("iteration", "arm_id"))
 
 
-def distance_course(tables: Tables, run_id: str) -> list[Record]:
+def distance_course(tables: Tables, measured: Measured, run_id: str) -> list[Record]:
     """Distance to the held-out reference against documents read: documents, value, low, high.
 
     One point an iteration where the evaluation measured its course, else the final one alone.
     """
-    measured = evaluations(tables, run_id, "transport_distance")
     marks = tables.read(ITERATIONS).where(F.col("run_id") == run_id).orderBy("iteration")
     read = {row["iteration"]: row["total_documents"] for row in marks.collect()}
-    course = {n: measured[f"pairs:{n}"] for n in read if f"pairs:{n}" in measured}
-    if not course and "pairs" in measured:
-        course = {max(read): measured["pairs"]}
-    return [{"documents": read[n], **{k: row[k] for k in ("value", "low", "high")}} for n, row in course.items()]
+    course = {n: measured.get((run_id, "transport_distance", f"pairs:{n}")) for n in read}
+    if not any(course.values()):
+        course = {max(read): measured.get((run_id, "transport_distance", "pairs"))}
+    return [
+        {"documents": read[n], **{k: row[k] for k in ("value", "low", "high")}} for n, row in course.items() if row
+    ]
 
 
 def ledger(tables: Tables, runs: list[str]) -> list[Record]:
@@ -148,15 +152,15 @@ def loss_curve(tables: Tables, run_id: str) -> list[tuple[int, float]]:
 
     MLflow is looked for in storage.root/mlflow.db, else where the process tracks.
     """
-    mlflow_run = json.loads(stage_mark(tables, run_id, "finetune").get("details", "{}")).get("mlflow_run_id")
-    if not mlflow_run:
+    run = mlflow_run(stage_marks(tables, run_id))
+    if not run:
         return []
     database = os.path.join(os.path.abspath(tables.root), "mlflow.db")
     if not (os.path.exists(database) or mlflow.is_tracking_uri_set() or on_databricks()):
         return []  # asking MLflow would create an empty store in the working directory
     client = MlflowClient(f"sqlite:///{database}") if os.path.exists(database) else MlflowClient()
     try:
-        history = client.get_metric_history(mlflow_run, "loss")
+        history = client.get_metric_history(run, "loss")
     except MlflowException:
         return []
     return sorted({metric.step: metric.value for metric in history}.items())

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equal.io import evidence, figures
-from equal.io.summary import require_run, spend, summarise, target_loss
+from equal.io.summary import evaluations, spend, summarise, target_losses
 from equal.io.tables import Tables
 
 NUM_EXAMPLES = 12
@@ -53,8 +53,6 @@ def write_report(tables: Tables, path: str | Path, equal_run: str, random_run: s
     Raises:
         TableError: a run has no committed iteration.
     """
-    for run in filter(None, (equal_run, random_run)):
-        require_run(tables, run)
     page = _environment().from_string(_template()).render(**_sections(tables, equal_run, random_run))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(page, encoding="utf-8")
@@ -84,7 +82,7 @@ def _distance_verdict(distance: dict[str, Any]) -> str:
 
 
 def _loss_verdict(losses: dict[str, Any]) -> str:
-    base, equal, random = losses["base"], losses["equal"], losses.get("random")
+    base, equal, random = losses["base"], losses["equal"], losses["random"]
     if base is None or equal is None:
         return "The target loss has not been measured."
     text = (
@@ -107,20 +105,21 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
     runs = {"equal": equal_run, **({"random": random_run} if random_run else {})}
     used = {role: spend(tables, run) for role, run in runs.items()}
     dropped = evidence.removals(tables)
-    arms, plane_share = evidence.arms(tables, equal_run)
     history = evidence.arm_history(tables, equal_run)
-    courses = {role: course for role, run in runs.items() if (course := evidence.distance_course(tables, run))}
+    arms, plane_share = evidence.arms(tables, history)
+    measured = evaluations(tables, list(runs.values()))
+    courses = {role: evidence.distance_course(tables, measured, run) for role, run in runs.items()}
     curves = {role: curve for role, run in runs.items() if (curve := evidence.loss_curve(tables, run))}
     rejected = {role: evidence.rejections(tables, run) for role, run in runs.items()}
     names = _outcome_names(used, rejected)
     rewarded = [row for row in history if row["reward"] is not None]
-    losses = _target_losses(tables, runs)
+    losses = target_losses(measured, equal_run, random_run)
     corpus, steps = _corpus_steps(summary), _run_steps(used["equal"])
     plots = {
         "funnel": figures.funnel(corpus, steps),
         "map": figures.arm_map(arms),
         "rewards": figures.rewards(rewarded, max(row["iteration"] for row in history)) if rewarded else None,
-        "distances": figures.distances(courses) if courses else None,
+        "distances": figures.distances(courses) if any(courses.values()) else None,
         "outcomes": figures.outcomes(
             [name for name in names if any(name in totals["outcomes"] for totals in used.values())],
             {role: totals["outcomes"] for role, totals in used.items()},
@@ -160,11 +159,6 @@ def _outcome_names(used: dict[str, Any], rejected: dict[str, dict[str, int]]) ->
     return sorted(names, key=lambda name: (-used["equal"]["outcomes"].get(name, 0), name))
 
 
-def _target_losses(tables: Tables, runs: dict[str, str]) -> dict[str, Any]:
-    found = {role: target_loss(tables, run, "tuned") for role, run in runs.items()}
-    return {"base": target_loss(tables, runs["equal"], "base"), **found}
-
-
 def _environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "count": count, "percent": percent, "duration": duration, "flops": flops,
@@ -195,7 +189,7 @@ def percent(share: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 8.2 s, 6 min 05 s, 2 h 10 min."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"

@@ -18,7 +18,6 @@ from equal.schemas import (
     EVALUATIONS,
     EXTRACTIONS,
     ITERATIONS,
-    QA_PAIRS,
     REMOVALS,
     SELECTED_PAIRS,
     STAGES,
@@ -26,6 +25,8 @@ from equal.schemas import (
 
 #: run_id of the stages that belong to the corpus and serve every run
 CORPUS = "corpus"
+
+Measured = dict[tuple[str, str, str], dict[str, Any]]
 
 
 def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> dict[str, Any]:
@@ -44,12 +45,10 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
         TableError: a run has no committed iteration.
     """
     runs = [run for run in (equal_run, random_run) if run]
-    for run in runs:
-        require_run(tables, run)
+    require_runs(tables, runs)
     used = spend(tables, equal_run)
-    losses = [target_loss(tables, equal_run, "base"), target_loss(tables, equal_run, "tuned")]
-    control = target_loss(tables, random_run, "tuned") if random_run else None
-    finished = stage_mark(tables, equal_run, "finetune")
+    measured = evaluations(tables, runs)
+    marks = stage_marks(tables, equal_run)
     return {
         "documents": tables.read(DOCUMENTS).count(),
         "removed": _counts(tables.read(REMOVALS), "stage"),
@@ -57,11 +56,14 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
         "iterations": used["iterations"],
         "documents_extracted": sum(used["outcomes"].values()),
         **{name: used[name] for name in ("llm_calls", "prompt_tokens", "completion_tokens", "pairs", "outcomes")},
-        "distance": {"equal": distance(tables, equal_run), "random": random_run and distance(tables, random_run)},
-        "target_loss": dict(zip(("base", "equal", "random"), [row and row["value"] for row in [*losses, control]])),
+        "distance": {
+            role: _interval(measured.get((run or "", "transport_distance", "pairs")))
+            for role, run in (("equal", equal_run), ("random", random_run))
+        },
+        "target_loss": {role: row and row["value"] for role, row in target_losses(measured, *runs).items()},
         "seconds": _seconds(tables, [CORPUS, *runs]),
-        "fingerprint": stage_mark(tables, equal_run, "extract").get("fingerprint"),
-        "mlflow_run_id": json.loads(finished.get("details", "{}")).get("mlflow_run_id"),
+        "fingerprint": marks.get("extract", {}).get("fingerprint"),
+        "mlflow_run_id": mlflow_run(marks),
     }
 
 
@@ -75,7 +77,7 @@ def spend(tables: Tables, run_id: str) -> dict[str, Any]:
     iterations = tables.read(ITERATIONS).where(F.col("run_id") == run_id)
     totals = iterations.agg(
         F.sum((F.col("iteration") > 0).cast("int")).alias("iterations"),
-        *[F.sum(name).alias(name) for name in ("prompt_tokens", "completion_tokens", "money")],
+        *[F.sum(name).alias(name) for name in ("prompt_tokens", "completion_tokens", "money", "pairs")],
     ).first()
     extractions = committed(tables, EXTRACTIONS, run_id).groupBy("final", "status")
     rows = extractions.agg(
@@ -83,24 +85,24 @@ def spend(tables: Tables, run_id: str) -> dict[str, Any]:
     ).collect()
     outcomes = {row["status"]: row["documents"] for row in rows if row["final"]}
     return {
-        **{name: totals[name] or 0 for name in ("iterations", "prompt_tokens", "completion_tokens", "money")},
+        **{name: totals[name] or 0 for name in ("iterations", "prompt_tokens", "completion_tokens", "money", "pairs")},
         "llm_calls": sum(row["calls"] or 0 for row in rows),
-        "pairs": committed(tables, QA_PAIRS, run_id).count(),
         "outcomes": dict(sorted(outcomes.items())),
     }
 
 
-def require_run(tables: Tables, run_id: str) -> None:
-    """Check that a run has something to show.
+def require_runs(tables: Tables, wanted: list[str]) -> None:
+    """Check that runs have something to show.
 
     Raises:
-        TableError: it has no committed iteration; the message names the runs that have.
+        TableError: one has no committed iteration; the message names the runs that have.
     """
     runs = sorted(row["run_id"] for row in tables.read(ITERATIONS).select("run_id").distinct().collect())
-    if run_id not in runs:
+    missing = [run for run in wanted if run not in runs]
+    if missing:
         there = f"runs there: {', '.join(runs)}" if runs else "no run is there"
         raise TableError(
-            f"run_name: {run_id} has no committed iteration under {tables.root}; {there}; "
+            f"run_name: {missing[0]} has no committed iteration under {tables.root}; {there}; "
             "give one of them as run_name, or run jobs/extract.py first"
         )
 
@@ -119,32 +121,37 @@ def committed(tables: Tables, table: str, run_id: str) -> DataFrame:
     return tables.read(table).join(marks, ["run_id", "iteration"], "left_semi")
 
 
-def evaluations(tables: Tables, run_id: str, metric: str) -> dict[str, dict[str, Any]]:
-    """What was measured of a run, by what it was measured on (`model`); the newest row of each.
+def evaluations(tables: Tables, runs: list[str]) -> Measured:
+    """What was measured of each run, by (run_id, metric, model); the newest row of each.
 
-    The distance has the models `pairs` (all of the run's pairs) and, where its course was measured, `pairs:N`
-    (the pairs up to iteration N).
+    The transport distance has the models `pairs` (all of the run's pairs) and, where its course was measured,
+    `pairs:N` (the pairs up to iteration N); the target loss has `base` and `tuned`.
     """
-    rows = tables.read(EVALUATIONS).where((F.col("run_id") == run_id) & (F.col("metric") == metric))
-    return {row["model"]: row.asDict() for row in rows.orderBy("evaluated_at", "benchmark").collect()}
+    rows = tables.read(EVALUATIONS).where(F.col("run_id").isin(runs)).orderBy("evaluated_at", "benchmark")
+    return {(row["run_id"], row["metric"], row["model"]): row.asDict() for row in rows.collect()}
 
 
-def distance(tables: Tables, run_id: str) -> dict[str, float] | None:
-    """Transport distance of the run's pairs to the held-out reference, with its bootstrap interval."""
-    row = evaluations(tables, run_id, "transport_distance").get("pairs")
+def target_losses(
+    measured: Measured, equal_run: str, random_run: str | None = None
+) -> dict[str, dict[str, Any] | None]:
+    """The evaluations of the base model and of both tuned ones: nats per answer token on the held-out items."""
+    wanted = {"base": (equal_run, "base"), "equal": (equal_run, "tuned"), "random": (random_run, "tuned")}
+    return {role: measured.get((run or "", "target_loss", model)) for role, (run, model) in wanted.items()}
+
+
+def stage_marks(tables: Tables, run_id: str) -> dict[str, dict[str, Any]]:
+    """The newest completion mark of each finished stage of a run."""
+    rows = tables.read(STAGES).where(F.col("run_id") == run_id).orderBy("finished_at")
+    return {row["stage"]: row.asDict() for row in rows.collect()}
+
+
+def mlflow_run(marks: dict[str, dict[str, Any]]) -> str | None:
+    """The MLflow run that the fine-tuning stage reported."""
+    return json.loads(marks.get("finetune", {}).get("details", "{}")).get("mlflow_run_id")
+
+
+def _interval(row: dict[str, Any] | None) -> dict[str, float] | None:
     return row and {name: row[name] for name in ("value", "low", "high")}
-
-
-def target_loss(tables: Tables, run_id: str, model: str) -> dict[str, Any] | None:
-    """The evaluation of `base` or `tuned`: nats per answer token on the held-out items."""
-    return evaluations(tables, run_id, "target_loss").get(model)
-
-
-def stage_mark(tables: Tables, run_id: str, stage: str) -> dict[str, Any]:
-    """The newest completion mark of a stage; empty when it has not finished."""
-    rows = tables.read(STAGES).where((F.col("run_id") == run_id) & (F.col("stage") == stage))
-    newest = rows.orderBy(F.desc("finished_at")).first()
-    return newest.asDict() if newest else {}
 
 
 def _counts(frame: DataFrame, column: str) -> dict[str, int]:
