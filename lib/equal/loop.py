@@ -54,7 +54,10 @@ class Pairs:
 
     def of_arm(self, arm_id: int) -> Pairs:
         """The pairs of one arm, U_j."""
-        chosen = self.arm_ids == arm_id
+        return self.where(self.arm_ids == arm_id)
+
+    def where(self, chosen: np.ndarray) -> Pairs:
+        """The pairs for which the (n,) mask is true."""
         return Pairs(self.pair_ids[chosen], self.arm_ids[chosen], self.doc_ids[chosen], self.embeddings[chosen])
 
     def union(self, other: Pairs) -> Pairs:

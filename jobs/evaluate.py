@@ -1,0 +1,38 @@
+"""Judge a run on reference items held out from selection: base against tuned model, and the pairs' distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from equal.io.references import read_items
+from equal.io.stage import Job, Outcome
+from equal.io.stage import main as run_main
+from equal.io.tracking import add_metrics
+from equal.judgement import judge_model, judge_pairs
+from equal.schemas import EVALUATIONS
+from equal.training.evaluate import load_answer_model
+
+
+def evaluate(job: Job) -> Outcome:
+    """Read the held-out items, measure, write evaluations and the same numbers to the fine-tuning's MLflow run."""
+    config = job.config
+    items = read_items(config.reference.held_out, "reference.held_out")
+    items = items[: config.evaluate.max_items or len(items)]
+    base_model, tuned = config.finetune.base_model, job.details("finetune")
+    rows = judge_pairs(job, items)
+    for name, tuned_dir in (("base", None), ("tuned", str(tuned["adapter"]))):
+        rows += judge_model(job, load_answer_model(base_model, tuned_dir), name, items)
+    where = f"run_id = '{config.run_name}'"
+    job.tables.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
+    metrics = {f"{row['model']}.{row['metric']}".replace(":", "."): float(str(row["value"])) for row in rows}
+    add_metrics(config, str(tuned["mlflow_run_id"]), metrics)
+    return Outcome(len(items), len(rows), dict(metrics))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job from the command line."""
+    run_main("evaluate", evaluate, argv, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""How good a run's result is, on items that never guided it: target loss, exact answers, transport distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from equal.core.items import Item
+from equal.core.metrics import exact_match, has_checkable_answer, mean_and_error, percentile_interval, ratio_and_error
+from equal.core.transport import bootstrap, transport_cost
+from equal.history import collect_pairs
+from equal.io.stage import Job
+from equal.loop import Pairs
+from equal.schemas import QA_PAIRS
+from equal.training.encoder import EncoderFactory
+from equal.training.evaluate import AnswerModel, answer_nll, generate_answers
+
+#: what is measured on
+HELD_OUT = "held_out"
+#: resamples of documents behind a distance's interval
+_RESAMPLES = 100
+
+Row = dict[str, object]
+
+
+def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item]) -> list[Row]:
+    """Target loss (mean answer negative log-likelihood a token, nats) and, where checkable, exact answers.
+
+    Args:
+        job: its evaluate section bounds batch and answer length.
+        scorer: the base or the tuned model.
+        name: base or tuned.
+        items: held out.
+    """
+    settings = job.config.evaluate
+    likelihoods = answer_nll(scorer, items, batch_size=settings.batch_size)
+    loss, error = ratio_and_error([x.sum_nll for x in likelihoods], [x.num_tokens for x in likelihoods])
+    rows = [_row(job, name, "target_loss", loss, error, len(items))]
+    checkable = [item for item in items if has_checkable_answer(item.answer)]
+    if checkable:
+        answers = generate_answers(
+            scorer,
+            [item.question for item in checkable],
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+        )
+        hits = [float(exact_match(answer, item.answer)) for answer, item in zip(answers, checkable)]
+        rows.append(_row(job, name, "exact_match", *mean_and_error(hits), len(checkable)))
+    return rows
+
+
+def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
+    """Debiased transport distance of the run's pairs to the held-out items, with a 90 % bootstrap interval.
+
+    One row `pairs` for all of them, and `pairs:N` for those of iterations up to N: what each step of the budget
+    bought. Always the `split` estimate: sets of different size are compared, and `plain` depends on size.
+    """
+    config, settings = job.config, job.config.encoder
+    folder = job.path("encoders", job.upstream_hash("warm_up"))
+    encoder = EncoderFactory(folder, settings.dtype, settings.max_tokens, settings.batch_size)()
+    frame = job.tables.read(QA_PAIRS).where(F.col("run_id") == config.run_name)
+    pairs = collect_pairs(frame)
+    if not len(pairs.pair_ids):
+        return []
+    reference = encoder.encode([item.text for item in items])
+    found_in = {row.pair_id: row.iteration for row in frame.select("pair_id", "iteration").collect()}
+    iterations = np.array([found_in[pair_id] for pair_id in pairs.pair_ids])
+    steps = np.unique(iterations)
+    rows = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in steps]
+    return [{**rows[-1], "model": "pairs"}, *rows]
+
+
+def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> Row:
+    settings, seed = job.config.transport, job.config.seed
+    doc_index = np.unique(pairs.doc_ids.astype(str), return_inverse=True)[1]
+    cap, splits = settings.max_pairs, settings.splits
+    estimate = transport_cost(
+        pairs.embeddings, reference, estimator="split", max_pairs=cap, splits=splits, seed=seed, doc_index=doc_index
+    )
+    values = bootstrap(
+        pairs.embeddings, doc_index, reference, estimator="split", max_pairs=cap, splits=splits,
+        num_resamples=_RESAMPLES, seed=seed,
+    )  # fmt: skip
+    low, high = percentile_interval(values, coverage=0.9)
+    row = _row(job, model, "transport_distance", estimate.value, float(values.std(ddof=1)), len(reference))
+    return {**row, "low": low, "high": high}
+
+
+def _row(job: Job, model: str, metric: str, value: float, error: float | None, num_items: int) -> Row:
+    mlflow_run_id = job.details("finetune")["mlflow_run_id"]
+    low, high = (None, None) if error is None else (value - 1.645 * error, value + 1.645 * error)
+    return {
+        "run_id": job.config.run_name, "benchmark": HELD_OUT, "model": model, "metric": metric, "value": value,
+        "stderr": error, "low": low, "high": high, "items": num_items, "mlflow_run_id": mlflow_run_id,
+        "fingerprint": job.config.fingerprint(), "evaluated_at": datetime.now(timezone.utc),
+    }  # fmt: skip
