@@ -35,8 +35,8 @@ def bag_of_words(texts: list[str]) -> np.ndarray:
     return rows
 
 
-def recipe(answer: str = "quoted", *, refine: bool = False, max_pairs: int = 3) -> Recipe:
-    extract, second = load_prompts("general", answer=answer, refine=refine, structured=True, max_pairs=max_pairs)
+def recipe(answer: str = "quoted", *, refine: bool = False, structured: bool = True) -> Recipe:
+    extract, second = load_prompts("general", answer=answer, refine=refine, structured=structured, max_pairs=3)
     return Recipe(extract, second, "m", 0.0, 100, min_answer_similarity=0.2, min_grounded_share=0.5)
 
 
@@ -173,6 +173,18 @@ def test_a_pair_whose_refinement_failed_does_not_count(refined: str | Reply, rea
     reading = read(draft_or_refine(refined), METALS, recipe=recipe("written", refine=True))
     assert reasons(reading) == [reason, reason]
     assert reading.status == reason
+
+
+def test_plain_text_goes_through_both_passes_without_a_schema() -> None:
+    requests: list[Request] = []
+
+    def says(request: Request) -> str:
+        requests.append(request)
+        return "Q1: When does tin melt?\nA1: Tin melts at 232 degrees."
+
+    reading = read(says, METALS, recipe=recipe("written", refine=True, structured=False))
+    assert (reading.status, [p.answer for p in reading.pairs]) == ("accepted", ["Tin melts at 232 degrees."])
+    assert [request.schema for request in requests] == [None, None]
 
 
 def test_nothing_to_refine_is_not_asked() -> None:

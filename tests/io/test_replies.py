@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_a_reply_comes_back_as_it_was_but_for_being_cached(spool: ReplySpool) ->
     spool.put(request(), reply())
     assert spool.get(request().key) == reply().from_store()
     assert [p.name for p in Path(spool.root).iterdir()] == [f"{request().key}.json"]
+
+
+def test_the_spool_stays_where_the_driver_put_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = pickle.dumps(ReplySpool("spool"))
+    monkeypatch.chdir("/")
+    pickle.loads(made).put(request(), reply())
+    assert (tmp_path / "spool").is_dir()
 
 
 def test_a_second_run_sends_nothing(spool: ReplySpool) -> None:

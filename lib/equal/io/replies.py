@@ -36,6 +36,10 @@ class ReplySpool:
 
     root: str
 
+    def __post_init__(self) -> None:
+        # a task may run in another working directory than the driver, which made this
+        object.__setattr__(self, "root", os.path.abspath(self.root))
+
     def get(self, request_key: str) -> Reply | None:
         """The reply to a request, or None when it is not here."""
         try:
@@ -83,12 +87,13 @@ class ReplySpool:
         added = 0
         files = iter(sorted(Path(self.root).glob("*.json")))
         while batch := list(islice(files, _FOLD_ROWS)):
-            frame = tables.rows(REPLIES, list(_rows(batch)))
-            known = tables.read(REPLIES).join(frame.select(REQUEST_KEY), REQUEST_KEY).select(REQUEST_KEY)
-            new = frame.join(known, REQUEST_KEY, "left_anti")
-            added += (count := new.count())
-            if count:
-                tables.append(REPLIES, new)
+            rows = list(_rows(batch))
+            keys = tables.rows(REPLIES, rows).select(REQUEST_KEY)
+            known = {row[0] for row in tables.read(REPLIES).select(REQUEST_KEY).join(keys, REQUEST_KEY).collect()}
+            new = [row for row in rows if row[REQUEST_KEY] not in known]
+            if new:
+                tables.append(REPLIES, tables.rows(REPLIES, new))
+            added += len(new)
             for file in batch:
                 file.unlink(missing_ok=True)
         return added

@@ -111,8 +111,7 @@ def extract_pairs(
             rows = [row for document, reading in readings for row in _rows(document, reading, run_id, iteration)]
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
-    versions = [prompt.version for prompt in (extract_prompt, refine_prompt) if prompt is not None]
-    known = known_replies.where((F.col("model") == model) & F.col("prompt_version").isin(versions))
+    known = known_replies.where(F.col("model") == model)
     documents = _with_replies(passages, known).repartition(num_partitions).sortWithinPartitions(DOC_ID)
     return documents.mapInArrow(read_partition, SCHEMAS[EXTRACTIONS])
 
