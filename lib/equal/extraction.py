@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from equal.core.costs import money
 from equal.core.ngrams import BenchmarkIndex
-from equal.core.qa import Prompt
+from equal.core.qa import Prompt, fewest_tokens
 from equal.core.transport import bootstrap, standard_error, transport_cost
 from equal.errors import EndpointError
 from equal.history import collect_pairs
@@ -106,7 +106,8 @@ class Extraction:
         """Checks the endpoint once, before the first call."""
         endpoint = self.job.config.endpoint
         key = read_key(endpoint)
-        check_endpoint(endpoint, key, min_context=self.job.config.extraction.max_tokens)
+        needed = fewest_tokens(self.prompts[0], self.job.config.extraction.max_tokens)
+        check_endpoint(endpoint, key, min_context=needed)
         return client_factory(endpoint, key, self.spool, tasks=self.tasks)
 
     @property
