@@ -15,16 +15,19 @@ CODE = (
 CASES = {
     CODE: CODE.replace("'<b>'", "' '").replace("3:   \n", "3:\n").replace("\n\n\n\n", "\n\n").rstrip("\n"),
     "<p class='x'>One</p>\r\n<br/>two<script>\nvar a = 1;\n</script> three": "One\n two  three",
+    "<p>\u00a0</p>\n\n<p>after an empty line</p>": " after an empty line",
     "<style>p {}</style> then <script>never closed": "then <script>never closed",
     "cost $5 \\ $1 and \U0001f600 e\u0301": "cost $5 \\ $1 and \U0001f600 e\u0301",
 }
 
 
-def clean(spark, rows: list[tuple], known: list[str] = (), *, patterns=PATTERNS, partitions: int = 1):
+def clean(
+    spark, rows: list[tuple], known: list[str] = (), *, patterns=PATTERNS, partitions: int = 1, max_chars: int = 1000
+):
     records = spark.createDataFrame(rows, "source_file string, source_id string, text string, reason string")
     records = records.withColumn("preview", F.substring("text", 1, 10)).repartition(partitions)
     documents = spark.createDataFrame([(doc_id,) for doc_id in known], "doc_id string")
-    return clean_records(records, documents, min_chars=3, max_chars=1000, markup_patterns=patterns)
+    return clean_records(records, documents, min_chars=3, max_chars=max_chars, markup_patterns=patterns)
 
 
 def test_markup_goes_and_lines_indentation_and_headings_stay(spark):
@@ -36,6 +39,12 @@ def test_markup_goes_and_lines_indentation_and_headings_stay(spark):
 def test_without_patterns_only_the_ends_of_lines_change(spark):
     (row,) = clean(spark, [("f", "1", "<p>a  b</p> \n\n c", None)], patterns=()).collect()
     assert row.text == "<p>a  b</p>\n\n c"
+
+
+def test_a_million_blanks_take_no_longer_than_a_million_letters(spark):
+    rows = [("f", str(i), f"a{blank * 900_000}b", None) for i, blank in enumerate((" ", "\n", " \n", "\t"))]
+    lengths = {r.source_id: r.num_chars for r in clean(spark, rows, patterns=(), max_chars=2_000_000).collect()}
+    assert lengths == {"0": 900_002, "1": 4, "2": 4, "3": 900_002}
 
 
 def test_ids_are_of_source_id_and_normalised_text_and_do_not_depend_on_partitioning(spark):

@@ -148,8 +148,9 @@ def _clean_markup(records: DataFrame, patterns: Sequence[str]) -> DataFrame:
         normalizer = normalizer.setAction("clean").setPatterns([pattern]).setReplacement(" ").setPolicy("all")
         frame = normalizer.setLowercase(False).transform(frame)
     text = F.element_at(F.col(f"_markup_{len(patterns)}.result"), 1)
-    text = F.regexp_replace(F.regexp_replace(text, "\r\n?", "\n"), r"[ \t]+(?=\n)", "")
-    text = F.regexp_replace(F.regexp_replace(text, r"\n{3,}", "\n\n"), r"^\n+|\s+$", "")
+    # each run of blanks is tried from its start only, else a long one costs its square
+    text = F.regexp_replace(F.regexp_replace(text, "\r\n?", "\n"), r"(?<!\h)\h++(?=\n)", "")
+    text = F.regexp_replace(F.regexp_replace(text, r"\n{3,}", "\n\n"), r"\A\n+|(?<!\s)\s++\z", "")
     return frame.withColumn(TEXT, text).select(*records.columns)
 
 
