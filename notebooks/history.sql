@@ -181,7 +181,7 @@ WITH pair AS (
 )
 SELECT p.pair_id, p.question, d.source_file, d.source_id, p.doc_id, p.arm_id, q.iteration, i.finished_at AS committed_at,
        e.prompt_version, r.model, r.received_at, r.request_key, r.text AS reply,
-       get_json_object(t.details, '$.dataset_version') AS selected_pairs_version,
+       get_json_object(t.details, '$.selected_pairs_version') AS selected_pairs_version,
        get_json_object(t.details, '$.mlflow_run_id') AS mlflow_run_id
 FROM pair p
 JOIN qa_pairs q ON q.pair_id = p.pair_id AND q.run_id = p.run_id

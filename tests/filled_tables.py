@@ -218,9 +218,11 @@ def _finish(run_id: str, mlflow_run: str, rows: Rows, documents: int, pairs: int
         _evaluation(run_id, "transport_distance", "pairs", *_distance(run_id, ITERATIONS)),
         _evaluation(run_id, "target_loss", "base", 2.71, 0.06),
         _evaluation(run_id, "target_loss", "tuned", tuned, 0.06),
+        _evaluation(run_id, "exact_match", "base", 0.05, 0.04),
+        _evaluation(run_id, "exact_match", "tuned", 0.125, 0.06),
     ]
     finetune = {"mlflow_run_id": mlflow_run, "adapter": f"{run_id}/adapter", "final_loss": 1.9,
-                "dataset": s.SELECTED_PAIRS, "dataset_version": 1}  # fmt: skip
+                "selected_pairs_version": 1}  # fmt: skip
     extract = {"iterations": ITERATIONS, "documents": documents, "stop_reason": "documents"}
     for stage, rows_in, rows_out, details in (
         ("extract", documents, pairs, extract), ("select", pairs, pairs, {}),

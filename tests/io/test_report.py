@@ -119,7 +119,7 @@ def test_wide_content_scrolls_inside_its_own_box(source):
 
 def test_the_headline_holds_the_numbers(page):
     head = page.text.split("Lower is better")[0]
-    for shown in ("0.2100", "0.1900 to 0.2300", "0.3900", "2.410", "2.520", "2.710", "19,200"):
+    for shown in ("0.2100", "0.1900 to 0.2300", "0.3900", "2.410", "2.520", "2.710", "19,200", "12%", "5.0%"):
         assert shown in head
     assert "closer to the target" in head
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equal.io import evidence, figures
-from equal.io.summary import evaluations, spend, summarise, target_losses
+from equal.io.summary import by_model, evaluations, spend, summarise
 from equal.io.tables import Tables
 
 NUM_EXAMPLES = 12
@@ -113,7 +113,7 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
     rejected = {role: evidence.rejections(tables, run) for role, run in runs.items()}
     names = _outcome_names(used, rejected)
     rewarded = [row for row in history if row["reward"] is not None]
-    losses = target_losses(measured, equal_run, random_run)
+    losses = by_model(measured, "target_loss", equal_run, random_run)
     corpus, steps = _corpus_steps(summary), _run_steps(used["equal"])
     plots = {
         "funnel": figures.funnel(corpus, steps),
@@ -130,7 +130,8 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
         "summary": summary, "runs": runs, "used": used, "num_records": corpus[0][1], "removals": dropped, "arms": arms,
         "plane_share": plane_share, "verdict": verdict(summary["distance"], losses),
         "num_arms_listed": NUM_ARMS_LISTED,
-        "target_loss": losses, "courses": courses, "curves": curves,
+        "target_loss": losses, "exact_match": by_model(measured, "exact_match", equal_run, random_run),
+        "courses": courses, "curves": curves,
         "rejected": rejected, "outcome_names": names,
         "meanings": MEANINGS, "ledger": evidence.ledger(tables, list(runs.values())),
         "examples": evidence.examples(tables, equal_run, NUM_EXAMPLES),

@@ -60,7 +60,7 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
             role: _interval(measured.get((run or "", "transport_distance", "pairs")))
             for role, run in (("equal", equal_run), ("random", random_run))
         },
-        "target_loss": {role: row and row["value"] for role, row in target_losses(measured, *runs).items()},
+        "target_loss": {role: row and row["value"] for role, row in by_model(measured, "target_loss", *runs).items()},
         "seconds": _seconds(tables, [CORPUS, *runs]),
         "fingerprint": marks.get("extract", {}).get("fingerprint"),
         "mlflow_run_id": mlflow_run(marks),
@@ -131,12 +131,19 @@ def evaluations(tables: Tables, runs: list[str]) -> Measured:
     return {(row["run_id"], row["metric"], row["model"]): row.asDict() for row in rows.collect()}
 
 
-def target_losses(
-    measured: Measured, equal_run: str, random_run: str | None = None
+def by_model(
+    measured: Measured, metric: str, equal_run: str, random_run: str | None = None
 ) -> dict[str, dict[str, Any] | None]:
-    """The evaluations of the base model and of both tuned ones: nats per answer token on the held-out items."""
+    """The evaluations of the base model and of both tuned ones on the held-out items.
+
+    Args:
+        measured: of both runs.
+        metric: target_loss (nats per answer token) or exact_match (share of the checkable items).
+        equal_run: the run; its row of the base model counts.
+        random_run: the control.
+    """
     wanted = {"base": (equal_run, "base"), "equal": (equal_run, "tuned"), "random": (random_run, "tuned")}
-    return {role: measured.get((run or "", "target_loss", model)) for role, (run, model) in wanted.items()}
+    return {role: measured.get((run or "", metric, model)) for role, (run, model) in wanted.items()}
 
 
 def stage_marks(tables: Tables, run_id: str) -> dict[str, dict[str, Any]]:
