@@ -120,7 +120,7 @@ def _finish(configs: dict[str, RunConfig], started: float) -> None:
     tables = _tables(configs["equal"])
     summary = summarise(tables, *RUNS)
     (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    write_report(tables, str(OUT / "report.html"), *RUNS)
+    write_report(tables, OUT / "report.html", *RUNS)
     shutil.copy(OUT / "equal" / configs["equal"].select.export, OUT / "selected.jsonl")
     print(_closing_lines(summary, time.monotonic() - started))
 
