@@ -30,7 +30,7 @@ setup(
     package_dir={"": "lib", "equal.jobs": "jobs", "equal.conf": "conf", "equal.notebooks": "notebooks"},
     packages=[*find_packages("lib"), "equal.jobs", "equal.conf", "equal.notebooks"],
     package_data={
-        "equal.conf": ["*.yml", "prompts/*.yml"],
+        "equal.conf": ["*.yml", "spark.conf", "prompts/*.yml"],
         "equal.notebooks": ["*.sql", "*.py"],
         "equal.io": ["*.html"],
     },

@@ -12,7 +12,7 @@ import yaml
 from databricks.bundles.jobs import Job
 
 from equal.config import load
-from equal.io.session import _SETTINGS, EXCLUDES, SPARK_NLP
+from equal.io.session import local_settings
 from equal.io.stage import UPSTREAM
 
 ROOT = Path(__file__).parents[1]
@@ -129,15 +129,15 @@ def test_cluster_is_set_as_the_local_session():
     conf = PIPELINE["job_clusters"][0]["new_cluster"]["spark_conf"]
     # the runtime brings Delta, a metastore and a UI of its own; local Delta reads small snapshots
     local_only = re.compile(r"spark\.(jars|ui|sql\.extensions|sql\.catalog|databricks\.delta|driver)")
-    assert conf == {key: value for key, value in _SETTINGS.items() if not local_only.match(key)}
+    assert conf == {key: value for key, value in local_settings().items() if not local_only.match(key)}
 
 
 def test_spark_nlp_comes_as_in_the_local_session():
     for task in PIPELINE["tasks"]:
         maven = [library["maven"] for library in task["libraries"] if "maven" in library]
         if task["job_cluster_key"] == "spark":
-            assert [m["coordinates"] for m in maven] == [SPARK_NLP]
-            assert ",".join(maven[0]["exclusions"]) == EXCLUDES
+            assert [m["coordinates"] for m in maven] == local_settings()["spark.jars.packages"].split(",")[1:]
+            assert ",".join(maven[0]["exclusions"]) == local_settings()["spark.jars.excludes"]
         assert {"whl": "../dist/*.whl"} in task["libraries"]
 
 

@@ -1,0 +1,33 @@
+"""A machine that cannot run Spark is told so in one line; a session has what the jobs need."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from equal.errors import PlatformError
+from equal.io import session as module
+
+
+def test_missing_java_is_named_with_its_remedy(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PlatformError, match=r"java: not found \(not on PATH\); install a JDK 17"):
+        module.open_session(1)
+
+
+def test_a_java_of_another_version_is_refused(monkeypatch, tmp_path):
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
+    java.chmod(java.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(PlatformError, match=r"version is 11\.0\.2, allowed: 17"):
+        module.open_session(1)
+
+
+def test_every_line_of_spark_conf_reaches_the_session(spark):
+    for key, value in module.local_settings().items():
+        assert spark.conf.get(key) == value
+    assert spark.conf.get("spark.speculation") == "false"
