@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from equal.core import ngrams
 from equal.core.items import Item
 from equal.core.ngrams import BenchmarkIndex, Hit, ngram_key, normalise, words
 
@@ -90,6 +92,13 @@ def test_a_spared_ngram_does_not_match_but_its_neighbours_do():
 def test_an_index_without_items_matches_nothing_and_survives_pickling():
     assert BenchmarkIndex.build({}, ngram_words=10, short_words=3).match("anything at all") is None
     assert pickle.loads(pickle.dumps(build(LONG, SHORT))).match(SHORT.question).item_id == "q2"
+
+
+def test_a_collision_of_window_hashes_is_no_match(monkeypatch):
+    monkeypatch.setattr(ngrams, "_BASE", np.uint64(1))  # every order of the same words collides
+    index = build(Item("q", "one two three four", ""), Item("r", "four three two one", ""))
+    assert index.match("two one three four") is None
+    assert index.match("four three two one").item_id == "r"
 
 
 def test_the_first_benchmark_that_holds_an_ngram_is_named():
