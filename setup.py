@@ -12,7 +12,7 @@ JOBS = (
     "embed",
     "cluster",
     "extract",
-    "select",
+    "select_pairs",
     "finetune",
     "evaluate",
     "pipeline",

@@ -14,7 +14,7 @@ from equal.jobs.evaluate import evaluate
 from equal.jobs.extract import extract
 from equal.jobs.finetune import finetune
 from equal.jobs.ingest import ingest
-from equal.jobs.select import select
+from equal.jobs.select_pairs import select
 from equal.jobs.warm_up import warm_up
 
 #: corpus stages need no endpoint; from warm_up on documents are read by the model

@@ -52,10 +52,17 @@ def test_every_job_is_an_entry_point(entry_points: dict[str, str], wheel: Path):
         assert "main" in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
+def test_no_job_hides_a_module_of_the_standard_library():
+    # a script's folder comes first on the path: jobs/select.py would break every socket of every job
+    names = {path.stem for folder in ("jobs", "demo") for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+    assert names
+    assert not names & sys.stdlib_module_names
+
+
 def test_all_modules_and_data_files_are_in(wheel: Path):
     wanted = [p.relative_to(ROOT / "lib") for p in (ROOT / "lib" / "equal").rglob("*") if p.suffix in {".py", ".html"}]
     for folder in ("jobs", "conf", "notebooks"):
-        files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".yml", ".sql"}]
+        files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".yml", ".sql", ".conf"}]
         wanted += [Path("equal") / p.relative_to(ROOT) for p in files]
     assert len(wanted) > 50
     assert [str(path) for path in wanted if not (wheel / path).is_file()] == []

@@ -186,7 +186,7 @@ def mark(tables: Tables, config: RunConfig, stage: str) -> dict[str, str]:
     if not marks:
         raise TableError(
             f"stage {stage}: has not finished under storage.root={config.storage.root}; "
-            f"run jobs/{stage}.py with the same --config first"
+            "run its job with the same --config first"
         )
     return marks[-1]
 

@@ -1,4 +1,8 @@
-"""Select the pairs to train on into table selected_pairs, and export them as chat-format JSON lines."""
+"""Select the pairs to train on into table selected_pairs, and export them as chat-format JSON lines.
+
+The stage is `select`; a file of that name would hide the standard library's module from every job beside it,
+since Python and spark-submit put a script's folder first on the path.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,96 @@
+"""The same jobs by spark-submit on a standalone cluster: executors in JVMs of their own, the same tables."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyspark
+import pytest
+from deltalake import DeltaTable
+
+from corpus import write_corpus
+
+ROOT = Path(__file__).resolve().parent.parent
+SPARK_HOME = Path(pyspark.__file__).parent
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A master and one worker on the loopback interface, ended by process id."""
+    folder = tmp_path_factory.mktemp("cluster")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *arguments: str) -> Path:
+        log = folder / f"{name}.log"
+        command = [str(SPARK_HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}", *arguments]
+        environment = {**os.environ, "SPARK_WORKER_DIR": str(folder / "work"), "PYSPARK_PYTHON": sys.executable}
+        with log.open("wb") as file:
+            started.append(
+                subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+            )
+        return log
+
+    def wait_for(log: Path, pattern: str) -> re.Match[str]:
+        for _ in range(240):
+            if found := re.search(pattern, log.read_text(errors="replace")):
+                return found
+            time.sleep(0.5)
+        raise AssertionError(log.read_text(errors="replace")[-2000:])
+
+    web = ("--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
+    try:
+        url = wait_for(start("master.Master", *web), r"Starting Spark master at (spark://\S+)").group(1)
+        wait_for(start("worker.Worker", *web, "-c", "2", "-m", "2g", url), r"Successfully registered with master")
+        yield url
+    finally:
+        for process in reversed(started):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def submit(job: str, master: str, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    settings = [f"documents.path={root.parent / 'source'}", f"storage.root={root}", "budget.documents=10"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    script, demo = str(ROOT / "jobs" / f"{job}.py"), str(ROOT / "conf" / "demo.yml")
+    return subprocess.run(
+        [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, *options, script, "--config", demo, *arguments],
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def table(root: Path, name: str) -> list[tuple[object, ...]]:
+    columns = {"documents": ["doc_id", "text"], "removals": ["doc_id", "stage", "reason", "evidence"]}[name]
+    rows = DeltaTable(str(root / "tables" / name)).to_pyarrow_table(columns=columns).to_pylist()
+    return sorted(tuple(row.values()) for row in rows)
+
+
+def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, tmp_path):
+    write_corpus(300, tmp_path / "source", packages=["scipy", "numpy"])
+    properties = ("--properties-file", str(ROOT / "conf" / "spark.conf"))
+    for where, root in ((master, tmp_path / "cluster"), ("local[2]", tmp_path / "local")):
+        for job in ("ingest", "deduplicate"):
+            done = submit(job, where, root, *properties)
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert f"{job}: " in done.stderr
+    assert len(table(tmp_path / "cluster", "documents")) > 250
+    assert table(tmp_path / "cluster", "removals"), "documentation has copies"
+    for name in ("documents", "removals"):
+        assert table(tmp_path / "cluster", name) == table(tmp_path / "local", name)
+
+
+def test_a_session_without_delta_is_told_what_to_add(tmp_path):
+    done = submit("ingest", "local[1]", tmp_path / "root")
+    assert done.returncode == 2
+    assert "--properties-file conf/spark.conf" in done.stderr
