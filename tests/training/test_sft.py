@@ -113,6 +113,11 @@ def test_what_was_cut_is_counted(tiny_model, tmp_path):
     assert (result.num_truncated, result.num_dropped) == (1, 1)
 
 
+def test_a_cut_that_leaves_no_answer_anywhere_is_an_error_that_names_it(tiny_model, tmp_path):
+    with pytest.raises(InputError, match=r"finetune\.max_tokens: is 16"):
+        train(EXAMPLES, base_model=tiny_model, output_dir=str(tmp_path / "a"), **{**SETTINGS, "max_tokens": 16})
+
+
 def test_nothing_to_train_on_and_a_model_without_template_are_named(tiny_model, tmp_path):
     with pytest.raises(InputError, match="no selected pair"):
         train([], base_model=tiny_model, output_dir=str(tmp_path / "a"), **SETTINGS)

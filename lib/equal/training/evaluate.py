@@ -46,16 +46,19 @@ class AnswerModel:
 def load_answer_model(base_model: str, tuned_dir: str | None = None) -> AnswerModel:
     """The base model; or the tuned one, whether `tuned_dir` holds an adapter on it or a whole model.
 
+    In float32, 4 bytes a weight: an adapter merged into bfloat16 weights loses most of what it learnt to
+    rounding (measured on 135 M weights: target loss 2.446 instead of 2.384, against 2.548 untuned).
+
     Raises:
         InputError: a model is missing.
     """
     if tuned_dir is None:
-        return _ready(*load_causal_model(base_model, "finetune.base_model", frozen=True))
+        return _ready(*load_causal_model(base_model, "finetune.base_model", torch.float32))
     if not Path(tuned_dir).is_dir():
         raise InputError(f"evaluate: the tuned model {tuned_dir!r} is not there; run jobs/finetune.py first")
     if not (Path(tuned_dir) / "adapter_config.json").is_file():
-        return _ready(*load_causal_model(tuned_dir, "evaluate: tuned model", frozen=True))
-    base, tokenizer = load_causal_model(base_model, "finetune.base_model", frozen=True)
+        return _ready(*load_causal_model(tuned_dir, "evaluate: tuned model", torch.float32))
+    base, tokenizer = load_causal_model(base_model, "finetune.base_model", torch.float32)
     return _ready(PeftModel.from_pretrained(base, tuned_dir).merge_and_unload(), tokenizer)
 
 
@@ -63,7 +66,6 @@ def answer_nll(scorer: AnswerModel, items: Sequence[Item], *, batch_size: int) -
     """Likelihood of each item's answer after its question, in the model's chat format.
 
     The tokens counted are those of the answer's own text: neither the question nor the template's marks.
-    Log-probabilities are taken in float32 whatever the model computes in.
 
     Args:
         scorer: from `load_answer_model`.

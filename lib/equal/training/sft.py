@@ -21,8 +21,16 @@ from equal.core.conversation import conversation
 from equal.errors import InputError
 from equal.training.encoder import best_dtype, resolve_model
 
-#: the learning rate rises over this share of the steps, then falls along a cosine
-_WARM_UP_SHARE = 0.05
+#: loss on answers alone; the rate rises over a twentieth of the steps, then falls along a cosine
+_FIXED: dict[str, Any] = {
+    "completion_only_loss": True,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "train_sampling_strategy": "group_by_length",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": [],
+}
 
 #: (question, answer)
 Example = tuple[str, str]
@@ -83,82 +91,87 @@ def train(
         on_step: called with (step, loss) as training goes.
 
     Raises:
-        InputError: there are no examples, or the model or its chat template is missing.
+        InputError: there are no examples or none fits, or the model or its chat template is missing.
     """
     if not examples:
         raise InputError("finetune: there is no selected pair to train on; see table extractions for why")
-    model, tokenizer = load_causal_model(base_model, "finetune.base_model", frozen=method == "lora")
     micro = min(micro_batch_size, len(examples))
-    unfinished = Path(output_dir + ".unfinished")
     arguments = SFTConfig(
-        output_dir=str(unfinished),
+        output_dir=output_dir + ".unfinished",
         num_train_epochs=epochs,
         learning_rate=learning_rate,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=math.ceil(min(batch_size, len(examples)) / micro),
         max_length=max_tokens,
-        completion_only_loss=True,
-        lr_scheduler_type="cosine",
-        warmup_steps=_WARM_UP_SHARE,
-        bf16=best_dtype("auto") == torch.bfloat16,
-        use_cpu=not torch.cuda.is_available(),
-        # memory is what a GPU runs short of, time is what a CPU does
-        gradient_checkpointing=torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
-        dataloader_pin_memory=False,
         seed=seed,
         data_seed=seed,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
+        **_FIXED,
+        **_hardware(),
     )
+    adapter = _lora(lora_rank, lora_alpha) if method == "lora" else None
     recorder = _Recorder(on_step)
+    trainer = _trainer(examples, base_model, arguments, adapter, recorder)
+    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    if not lengths:
+        raise InputError(f"finetune.max_tokens: is {max_tokens}, no question leaves room for its answer; raise it")
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    _save(trainer, Path(output_dir))
+    weights = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    num_trained = sum(n for n, moves in weights if moves)
+    return SftResult(
+        losses=tuple(recorder.losses),
+        seconds=seconds,
+        num_tokens=round(sum(lengths) * epochs),
+        num_truncated=sum(length >= max_tokens for length in lengths),
+        num_dropped=len(examples) - len(lengths),
+        num_parameters=sum(n for n, _ in weights) - (num_trained if adapter else 0),
+        num_trained=num_trained,
+    )
+
+
+def _trainer(
+    examples: Sequence[Example], base_model: str, arguments: SFTConfig, adapter: LoraConfig | None, recorder: _Recorder
+) -> SFTTrainer:
+    # frozen weights may be rounded; those that move by small steps may not
+    dtype = best_dtype("auto") if adapter else torch.float32
+    model, tokenizer = load_causal_model(base_model, "finetune.base_model", dtype)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([dict(conversation(*example)) for example in examples]),
         processing_class=tokenizer,
-        peft_config=_lora(lora_rank, lora_alpha) if method == "lora" else None,
+        peft_config=adapter,
         callbacks=[recorder],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    started = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - started
-    trainer.save_model(str(unfinished))
-    shutil.rmtree(output_dir, ignore_errors=True)
-    unfinished.rename(output_dir)
-    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
-    weights = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
-    num_trained = sum(n for n, trained in weights if trained)
-    num_parameters = sum(n for n, _ in weights) - (num_trained if method == "lora" else 0)
-    return SftResult(
-        tuple(recorder.losses),
-        seconds,
-        round(sum(lengths) * epochs),
-        sum(length >= max_tokens for length in lengths),
-        len(examples) - len(lengths),
-        num_parameters,
-        num_trained,
-    )
+    return trainer
 
 
-def load_causal_model(name: str, field: str, *, frozen: bool) -> tuple[Any, Any]:
+def _save(trainer: SFTTrainer, folder: Path) -> None:
+    """Write beside the target and rename, so that a killed job leaves no half adapter under the final name."""
+    unfinished = Path(trainer.args.output_dir)
+    trainer.model.save_pretrained(unfinished)
+    trainer.processing_class.save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def load_causal_model(name: str, field: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """A language model and its tokenizer.
 
     Args:
         name: directory, installed weights package or model name.
         field: the setting that names it, for messages.
-        frozen: its own weights will not move, so bfloat16 holds them; else float32, as small updates
-            would be rounded away.
+        dtype: of its weights.
 
     Raises:
         InputError: there is no such model, or it has no chat template.
     """
     if not name:
         raise InputError(f"{field}: is empty; give the directory or the name of the model to start from")
-    dtype = best_dtype("auto") if frozen else torch.float32
     try:
         folder = resolve_model(name, field)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -170,6 +183,17 @@ def load_causal_model(name: str, field: str, *, frozen: bool) -> tuple[Any, Any]
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _hardware() -> dict[str, Any]:
+    gpu = torch.cuda.is_available()
+    return {
+        "bf16": best_dtype("auto") == torch.bfloat16,
+        "use_cpu": not gpu,
+        # memory is what a GPU runs short of, time is what a CPU does
+        "gradient_checkpointing": gpu,
+        "dataloader_pin_memory": gpu,
+    }
 
 
 def _lora(rank: int, alpha: int) -> LoraConfig:
