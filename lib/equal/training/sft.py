@@ -84,8 +84,7 @@ def train(
         epochs: passes over the examples; parts of one are allowed.
         learning_rate: peak; cosine schedule.
         batch_size: examples a step, by accumulation; no more than there are.
-        micro_batch_size: examples at once in memory.
-        max_tokens: longer conversations are cut at the end.
+        micro_batch_size: examples at once in memory; conversations over max_tokens are cut at the end.
         lora_rank: of the adapter; lora_alpha: its scale.
         seed: of order, initialisation and dropout.
         on_step: called with (step, loss) as training goes.
