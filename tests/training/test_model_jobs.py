@@ -50,8 +50,8 @@ def config(tmp_path_factory, tiny_model) -> RunConfig:
             f"storage.root={root}", f"reference.held_out={root}/held_out.jsonl", "run_name=r", "budget.fraction=0.5",
             "spark.partitions=2", "encoder.max_tokens=32", "encoder.batch_size=4", "cluster.k=3",
             "bandit.docs_per_pull=1", f"finetune.base_model={tiny_model}", "finetune.epochs=2",
-            "finetune.batch_size=4", "finetune.micro_batch_size=4", "finetune.max_tokens=64", "evaluate.max_new_tokens=4",
-            "evaluate.max_items=5", "transport.splits=2", "select.max_pairs=10",
+            "finetune.batch_size=4", "finetune.micro_batch_size=4", "finetune.max_tokens=64",
+            "evaluate.max_new_tokens=4", "evaluate.max_items=5", "transport.splits=2", "select.max_pairs=10",
         ]
     )  # fmt: skip
 
