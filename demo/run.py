@@ -16,10 +16,10 @@ from typing import Any
 
 from corpus import write_corpus
 from equal.config import RunConfig, load
-from equal.io.report import write_report
+from equal.io.report import verdict, write_report
 from equal.io.session import open_session
 from equal.io.stage import Body, exit_on_error, finished, log, run_stage
-from equal.io.summary import summarise
+from equal.io.summary import by_model, evaluations, summarise
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
 from model import convert
@@ -122,23 +122,22 @@ def _finish(configs: dict[str, RunConfig], started: float) -> None:
     (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     write_report(tables, OUT / "report.html", *RUNS)
     shutil.copy(OUT / "equal" / configs["equal"].select.export, OUT / "selected.jsonl")
-    print(_closing_lines(summary, time.monotonic() - started))
+    losses = by_model(evaluations(tables, list(RUNS)), "target_loss", *RUNS)
+    print(_closing_lines(summary, losses, time.monotonic() - started))
 
 
-def _closing_lines(summary: dict[str, Any], seconds: float) -> str:
-    distance, loss = summary["distance"], summary["target_loss"]
-    spans = {name: f"{d['value']:.3f} ({d['low']:.3f} to {d['high']:.3f})" for name, d in distance.items()}
-    apart = distance["equal"]["high"] < distance["random"]["low"]
-    closer = distance["equal"]["value"] < distance["random"]["value"]
-    verdict = ("closer, intervals apart" if apart else "closer, intervals overlap") if closer else "not closer"
+def _closing_lines(summary: dict[str, Any], losses: dict[str, Any], seconds: float) -> str:
+    distance = {
+        name: f"{d['value']:.3f} ({d['low']:.3f} to {d['high']:.3f})" for name, d in summary["distance"].items()
+    }
+    nearer, better = verdict(summary["distance"], losses)
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     return f"""
 Spent      {summary["documents_extracted"]:,} of {summary["documents"]:,} documents, {summary["llm_calls"]:,} calls,\
  {tokens:,} tokens, {summary["pairs"]:,} pairs kept, {seconds / 60:.1f} min
-Distance   to the held-out reference, lower is better:
-           EQUAL {spans["equal"]}, random {spans["random"]}: {verdict}
-Loss       on the held-out reference, lower is better:
-           base {loss["base"]:.3f}, EQUAL-tuned {loss["equal"]:.3f}, random-tuned {loss["random"]:.3f}
+Distance   to the held-out reference, lower is better: EQUAL {distance["equal"]}, random {distance["random"]}
+           {nearer}
+Loss       {better}
 Written    build/demo/report.html  summary.json  selected.jsonl  equal/adapter  tables/  mlflow.db
 Go on      make history       the SQL of notebooks/history.sql over these tables
            make mlflow        MLflow's own pages for both fine-tunings"""

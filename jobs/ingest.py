@@ -46,7 +46,8 @@ def ingest(job: Job) -> Outcome:
     )
     num_documents = job.tables.read(DOCUMENTS).count()
     num_removed = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).count()
-    return Outcome(num_documents + num_removed, num_documents, {"batches": batches, "removed": num_removed})
+    details = {"batches": batches, "removed": num_removed}
+    return Outcome(num_documents + num_removed, num_documents, details, unchanged=not batches)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ from equal.errors import EndpointError
 from equal.history import collect_pairs
 from equal.io.endpoint import check_endpoint, read_key
 from equal.io.prompts import load_prompts
-from equal.io.references import read_benchmarks, read_items, require_disjoint
+from equal.io.references import read_benchmarks, read_items, read_spared, require_disjoint
 from equal.io.replies import PayingClientFactory, ReplySpool, client_factory
 from equal.io.stage import Job
 from equal.loop import Extracted, Pairs, Scored
@@ -72,12 +72,13 @@ class Extraction:
 
     @cached_property
     def index(self) -> BenchmarkIndex:
-        """What no pair may contain."""
+        """What no pair may contain; n-grams that were spared on the documents are spared here too."""
         settings = self.job.config.decontaminate
         return BenchmarkIndex.build(
             read_benchmarks(settings.benchmarks),
             ngram_words=settings.ngram_words,
             short_words=settings.short_words,
+            spared=read_spared(self.job.path("decontaminate", f"{self.job.upstream_hash('decontaminate')}.json")),
         )
 
     @cached_property

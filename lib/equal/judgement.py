@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 import numpy as np
-from pyspark.sql import functions as F
 
 from equal.core.items import Item
 from equal.core.metrics import exact_match, has_checkable_answer, mean_and_error, percentile_interval, ratio_and_error
 from equal.core.transport import bootstrap, transport_cost
 from equal.history import collect_pairs
 from equal.io.stage import Job
+from equal.io.summary import committed
 from equal.loop import Pairs
 from equal.schemas import QA_PAIRS
 from equal.training.encoder import EncoderFactory
@@ -61,7 +61,7 @@ def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
     config, settings = job.config, job.config.encoder
     folder = job.path("encoders", job.upstream_hash("warm_up"))
     encoder = EncoderFactory(folder, settings.dtype, settings.max_tokens, settings.batch_size)()
-    frame = job.tables.read(QA_PAIRS).where(F.col("run_id") == config.run_name)
+    frame = committed(job.tables, QA_PAIRS, config.run_name)
     pairs = collect_pairs(frame)
     if not len(pairs.pair_ids):
         return []

@@ -57,6 +57,8 @@ class Outcome:
     completion_tokens: int = 0
     flops: float = 0.0
     money: float = 0.0
+    #: nothing new was found; the ledger keeps what the stage cost when it had work
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _owner(config: RunConfig, stage: str) -> str:
 def _record(tables: Tables, config: RunConfig, stage: str, input_hash: str, outcome: Outcome, seconds: float) -> None:
     now = datetime.now(timezone.utc)
     run_id = _owner(config, stage)
-    if stage != "extract":  # the bandit writes its own rows, one an iteration
+    if stage != "extract" and not outcome.unchanged:  # the bandit writes its own rows, one an iteration
         cost = {
             "run_id": run_id,
             "stage": stage,
