@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from delta.tables import DeltaTable
@@ -18,6 +19,9 @@ from pyspark.sql.utils import AnalysisException
 
 from equal.errors import TableError
 from equal.schemas import SCHEMAS
+
+#: creating a table waits for several small Spark jobs
+_CREATE_THREADS = 4
 
 
 class Tables:
@@ -37,8 +41,8 @@ class Tables:
         )
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}")
         known = {row.tableName for row in spark.sql(f"SHOW TABLES IN {self._database}").collect()}
-        for name in SCHEMAS.keys() - known:
-            self._create(name)
+        with ThreadPoolExecutor(_CREATE_THREADS) as pool:
+            list(pool.map(self._create, [name for name in SCHEMAS if name not in known]))
         spark.sql(f"USE {self._database}")
 
     def name(self, table: str) -> str:
