@@ -14,6 +14,7 @@ from tqdm import tqdm
 from equal.core.conversation import conversation
 from equal.core.items import Item
 from equal.errors import InputError
+from equal.training.likelihood import token_nll
 from equal.training.sft import load_causal_model
 
 
@@ -87,9 +88,11 @@ def answer_nll(scorer: AnswerModel, items: Sequence[Item], *, batch_size: int) -
             ids[row, : len(tokens)] = torch.tensor(tokens)
             seen[row, : len(tokens)] = 1
             counted[row, : len(tokens)] = torch.tensor(is_answer)
-        sums, counts = _sum_nll(scorer.model, ids, seen, counted)
+        with torch.inference_mode():
+            nll, row_of = token_nll(scorer.model, *(part.to(scorer.model.device) for part in (ids, seen, counted)))
         for row, i in enumerate(rows):
-            results[i] = Likelihood(float(sums[row]), int(counts[row]))
+            own = nll[row_of == row].double()
+            results[i] = Likelihood(float(own.sum()), len(own))
     return results
 
 
@@ -139,24 +142,6 @@ def _answer_tokens(tokenizer: Any, item: Item) -> tuple[list[int], list[bool]]:
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     spans = encoding["offset_mapping"]
     return encoding["input_ids"], [stop > start and begin < start + len(answer) for begin, stop in spans]
-
-
-def _sum_nll(
-    model: Any, ids: torch.Tensor, seen: torch.Tensor, counted: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per row the summed nll of the counted tokens and their number; (n, width) tensors in."""
-    target = counted[:, 1:]
-    # what stands before the first counted token needs no pass through the wide output layer
-    first = int(target.any(dim=0).float().argmax())
-    with torch.inference_mode():
-        keep = ids.shape[1] - first
-        out = model(input_ids=ids.to(model.device), attention_mask=seen.to(model.device), logits_to_keep=keep)
-        chosen = target[:, first:]
-        logits = out.logits[:, :-1].cpu()[chosen].float()
-        nll = torch.nn.functional.cross_entropy(logits, ids[:, first + 1 :][chosen], reduction="none")
-    sums = torch.zeros(len(ids), dtype=torch.float64)
-    sums.index_add_(0, torch.nonzero(chosen)[:, 0], nll.double())
-    return sums, target.sum(dim=1)
 
 
 def _by_length(lengths: Sequence[int], batch_size: int, label: str) -> Iterator[list[int]]:

@@ -1,0 +1,34 @@
+"""The negative log-likelihood of chosen tokens: what training lowers and evaluation measures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def token_nll(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, counted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log p(token | what stands before it) of the counted tokens.
+
+    Only columns from the first counted token on pass through the output layer, which is wide; and only
+    counted tokens are taken to float32, in which the log-softmax is computed.
+
+    Args:
+        model: a causal language model.
+        input_ids: (n, width), padded on the right.
+        attention_mask: (n, width), 1 for a token and 0 for padding.
+        counted: (n, width) bool. The first token of a row has nothing before it and never counts.
+
+    Returns:
+        (m,) float32 values, row by row, and (m,) the row of each.
+    """
+    target = counted[:, 1:]
+    first = int(target.any(dim=0).int().argmax())
+    keep = input_ids.shape[1] - first
+    out = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=keep, use_cache=False)
+    chosen = target[:, first:]
+    logits = out.logits[:, :-1][chosen].float()
+    nll = torch.nn.functional.cross_entropy(logits, input_ids[:, first + 1 :][chosen], reduction="none")
+    return nll, torch.nonzero(chosen)[:, 0]
