@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
-
 from equal.io.export import write_conversations
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
+from equal.io.summary import committed
 from equal.schemas import ARM_HISTORY, QA_PAIRS, SELECTED_PAIRS
 from equal.selection.rows import select_pairs
 
 
 def select(job: Job) -> Outcome:
-    """Read the run's pairs and rewards, rank them, write and export those that are kept."""
-    config, of_run = job.config, F.col("run_id") == job.config.run_name
-    pairs = [row.asDict() for row in job.tables.read(QA_PAIRS).where(of_run).drop("embedding").collect()]
-    history = [row.asDict() for row in job.tables.read(ARM_HISTORY).where(of_run).collect()]
+    """Read the run's committed pairs and rewards, rank them, write and export those that are kept."""
+    config = job.config
+    pairs, history = (
+        [row.asDict() for row in committed(job.tables, table, config.run_name).drop("embedding").collect()]
+        for table in (QA_PAIRS, ARM_HISTORY)
+    )
     selected = select_pairs(
         pairs, history, strategy=config.bandit.strategy, max_pairs=config.select.max_pairs, seed=config.seed
     )

@@ -28,6 +28,7 @@ from equal.schemas import (
     DOCUMENTS,
     EMBEDDINGS,
     EVALUATIONS,
+    ITERATIONS,
     QA_PAIRS,
     REMOVALS,
     SELECTED_PAIRS,
@@ -117,10 +118,10 @@ def test_more_arms_than_the_budget_sweeps_or_than_documents_names_the_largest_k(
 def trained(clustered, store, config) -> tuple[Outcome, Outcome]:
     vectors = {row.doc_id: row.embedding for row in store.read(EMBEDDINGS).collect()}
     pairs, history = [], []
-    for i in range(PAIRS):
-        doc_id = f"{i:032x}"
+    for i in range(PAIRS + 1):  # the last one belongs to an iteration that was never committed
+        doc_id, iteration = f"{i:032x}", 1 + i % 2 if i < PAIRS else 3
         pairs.append({
-            "pair_id": f"p{i:02d}", "run_id": "r", "iteration": 1 + i % 2, "arm_id": i % 3, "doc_id": doc_id,
+            "pair_id": f"p{i:02d}", "run_id": "r", "iteration": iteration, "arm_id": i % 3, "doc_id": doc_id,
             "passage_index": 0, "question": f"What is {i} + 2?", "answer": f"It is {i + 2}.",
             "embedding": vectors[doc_id],
         })  # fmt: skip
@@ -129,6 +130,8 @@ def trained(clustered, store, config) -> tuple[Outcome, Outcome]:
             "run_id": "r", "iteration": 1, "arm_id": arm_id, "pulls": 1, "documents": 4, "pairs": 4, "reward": reward
         })  # fmt: skip
     store.append(QA_PAIRS, store.rows(QA_PAIRS, pairs))
+    marks = [{"run_id": "r", "iteration": n, "total_documents": 6 * n} for n in (1, 2)]
+    store.append(ITERATIONS, store.rows(ITERATIONS, marks))
     store.append(ARM_HISTORY, store.rows(ARM_HISTORY, history))
     return _run(select, store, config), _run(finetune, store, config)
 
