@@ -19,13 +19,15 @@ def evaluate(job: Job) -> Outcome:
     items = read_items(config.reference.held_out, "reference.held_out")
     items = items[: config.evaluate.max_items or len(items)]
     base_model, tuned = config.finetune.base_model, job.details("finetune")
+    mlflow_run_id = str(tuned["mlflow_run_id"])
     rows = judge_pairs(job, items)
     for name, tuned_dir in (("base", None), ("tuned", str(tuned["adapter"]))):
         rows += judge_model(job, load_answer_model(base_model, tuned_dir), name, items)
+    rows = [{**row, "mlflow_run_id": mlflow_run_id} for row in rows]
     where = f"run_id = '{config.run_name}'"
     job.tables.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
     metrics = {f"{row['model']}.{row['metric']}".replace(":", "."): float(str(row["value"])) for row in rows}
-    add_metrics(config, str(tuned["mlflow_run_id"]), metrics)
+    add_metrics(config, mlflow_run_id, metrics)
     return Outcome(len(items), len(rows), dict(metrics))
 
 

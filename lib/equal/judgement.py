@@ -90,10 +90,9 @@ def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> Row:
 
 
 def _row(job: Job, model: str, metric: str, value: float, error: float | None, num_items: int) -> Row:
-    mlflow_run_id = job.details("finetune")["mlflow_run_id"]
     low, high = (None, None) if error is None else (value - 1.645 * error, value + 1.645 * error)
     return {
         "run_id": job.config.run_name, "benchmark": HELD_OUT, "model": model, "metric": metric, "value": value,
-        "stderr": error, "low": low, "high": high, "items": num_items, "mlflow_run_id": mlflow_run_id,
+        "stderr": error, "low": low, "high": high, "items": num_items,
         "fingerprint": job.config.fingerprint(), "evaluated_at": datetime.now(timezone.utc),
     }  # fmt: skip
