@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equal.core.chat import Request
+from equal.core.checks import reject_answer, reject_question
 from equal.core.qa import QA, Example, Prompt, escape, fewest_tokens
 from equal.io.prompts import load_prompts
 
