@@ -57,7 +57,7 @@ class Outcome:
     completion_tokens: int = 0
     flops: float = 0.0
     money: float = 0.0
-    #: nothing new was found; the ledger keeps what the stage cost when it had work
+    #: nothing new was found: mark and ledger stay those of the time when the stage had work
     unchanged: bool = False
 
 
@@ -125,7 +125,8 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
     with task_progress(spark, stage):
         outcome = body(Job(config, spark, tables, stage, input_hash))
     seconds = time.monotonic() - started
-    _record(tables, config, stage, input_hash, outcome, seconds)
+    if not (outcome.unchanged and finished(tables, config, stage)):
+        _record(tables, config, stage, input_hash, outcome, seconds)
     log.info(
         "%s: %s rows in, %s rows out, %.1f s%s",
         stage,
@@ -213,7 +214,7 @@ def _owner(config: RunConfig, stage: str) -> str:
 def _record(tables: Tables, config: RunConfig, stage: str, input_hash: str, outcome: Outcome, seconds: float) -> None:
     now = datetime.now(timezone.utc)
     run_id = _owner(config, stage)
-    if stage != "extract" and not outcome.unchanged:  # the bandit writes its own rows, one an iteration
+    if stage != "extract":  # the bandit writes its own rows, one an iteration
         cost = {
             "run_id": run_id,
             "stage": stage,
