@@ -24,6 +24,7 @@ from equal.io.prompts import load_prompts
 from equal.io.references import read_benchmarks, read_items, read_spared, require_disjoint
 from equal.io.replies import PayingClientFactory, ReplySpool, client_factory
 from equal.io.stage import Job
+from equal.io.tables import side_by_side
 from equal.loop import Extracted, Pairs, Scored
 from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.training.encoder import EncoderFactory
@@ -117,10 +118,10 @@ class Extraction:
         return min(self.job.spark.sparkContext.defaultParallelism, self.job.config.spark.partitions)
 
     def read(self, iteration: int, documents: DataFrame) -> Extracted:
-        """Extract from documents and commit their `extractions` and `qa_pairs` rows.
+        """Extract from documents and append their `extractions` and `qa_pairs` rows.
 
         Args:
-            iteration: under which the rows stand; a rerun replaces them.
+            iteration: under which the rows stand; `discard_uncommitted` drops those of a killed process first.
             documents: doc_id, arm_id.
 
         Raises:
@@ -146,13 +147,16 @@ class Extraction:
             iteration=iteration,
             num_partitions=self.tasks,
         )
-        where = f"run_id = '{self.run_id}' AND iteration = {iteration}"
-        job.tables.replace(EXTRACTIONS, rows, where)
-        self.spool.fold(job.tables)
-        written = job.tables.read(EXTRACTIONS).where(where)
-        job.tables.replace(QA_PAIRS, qa_pairs_of(written), where)
-        extracted = self._totals(written, collect_pairs(job.tables.read(QA_PAIRS).where(where)))
-        self._require_served(extracted, written)
+        job.tables.append(EXTRACTIONS, rows)
+        written = job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}").persist()
+        try:
+            extracted = self._totals(written, collect_pairs(qa_pairs_of(written)))
+            self._require_served(extracted, written)
+            side_by_side(
+                lambda: job.tables.append(QA_PAIRS, qa_pairs_of(written)), lambda: self.spool.fold(job.tables)
+            )
+        finally:
+            written.unpersist()
         return extracted
 
     def _totals(self, written: DataFrame, pairs: Pairs) -> Extracted:

@@ -12,7 +12,8 @@ from equal.config import RunConfig
 from equal.core.bandit import Pull
 from equal.core.costs import inference_flops
 from equal.extraction import Extraction
-from equal.history import open_state, record_iteration
+from equal.history import discard_uncommitted, open_state, record_iteration
+from equal.io.progress import reading_progress
 from equal.io.stage import Job, Outcome, history_hash
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
@@ -47,8 +48,12 @@ def read_sample(job: Job, run_id: str) -> Sample:
     num_docs = documents.count()
     num_read = round(settings.fraction * num_docs) if settings.enabled else 0
     sample = first_documents(documents, seed=config.seed, start=0, stop=num_read)
+    discard_uncommitted(job.tables, run_id, WARM_UP_ITERATION)
     reading = Extraction(job, run_id, config.encoder.model)
-    extracted = reading.read(WARM_UP_ITERATION, sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id")))
+    without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
+    bar = tqdm(total=num_read, desc="warm_up", unit="doc", leave=False, dynamic_ncols=True)
+    with bar, reading_progress(bar, reading.spool.count, num_read):
+        extracted = reading.read(WARM_UP_ITERATION, without_arm)
     pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
     rows = pairs.select(DOC_ID, "text", "question", "answer").collect()
     return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], extracted)
@@ -65,6 +70,7 @@ def run_to_budget(job: Job) -> Outcome:
     fingerprint = history_hash(tables, config)
     warm_up_documents = int(str(job.details("warm_up")["documents"]))
     state = open_state(tables, config.run_name, fingerprint, 0 if warm_up_documents else 1)
+    discard_uncommitted(tables, config.run_name, state.next_iteration)
     reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
     limits = _limits(config, state)
     assignments = tables.read(ASSIGNMENTS).cache()
@@ -72,7 +78,8 @@ def run_to_budget(job: Job) -> Outcome:
 
     def extract(iteration: int, pulls: list[Pull]) -> Extracted:
         clock["started"] = datetime.now(timezone.utc)
-        return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed))
+        with reading_progress(bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
+            return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed))
 
     total = limits.documents or sum(arm.size for arm in state.arms.values())
     label = f"extract ({config.run_name})"

@@ -1,9 +1,9 @@
-"""Progress of Spark work on the driver's terminal, by tasks done."""
+"""Progress on the driver's terminal: of Spark work by tasks done, of an extraction by replies that came."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
@@ -25,6 +25,32 @@ def task_progress(spark: SparkSession, label: str) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join(timeout=_EVERY_S)
+
+
+@contextmanager
+def reading_progress(bar: tqdm, count_replies: Callable[[], int], num_docs: int) -> Iterator[None]:
+    """Move `bar` while the body has documents read: a reply stands for a document until the body has the true count.
+
+    Args:
+        bar: counts documents; left where it was, the caller adds what was read.
+        count_replies: those that came since the body began.
+        num_docs: that are being read.
+    """
+    stop, start = threading.Event(), bar.n
+
+    def watch() -> None:
+        while not stop.wait(_EVERY_S):
+            bar.n = start + min(count_replies(), num_docs)
+            bar.refresh()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+        bar.n = start
 
 
 def _watch(spark: SparkSession, label: str, stop: threading.Event) -> None:

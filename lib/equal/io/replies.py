@@ -73,6 +73,10 @@ class ReplySpool:
         finally:
             unfinished.unlink(missing_ok=True)
 
+    def count(self) -> int:
+        """Replies that wait to be folded."""
+        return sum(1 for _ in Path(self.root).glob("*.json"))
+
     def fold(self, tables: Tables) -> int:
         """Move what is spooled into the table `replies`; safe to repeat after a crash at any point.
 

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,6 +40,8 @@ UPSTREAM: dict[str, tuple[str, tuple[str, ...]]] = {
     "finetune": ("select", ("finetune",)),
     "evaluate": ("finetune", ("evaluate",)),
 }
+#: they show replies, not tasks
+READING_STAGES = frozenset({"warm_up", "extract"})
 #: from here on a result belongs to a run_name; before, to the corpus
 RUN_STAGES = frozenset({"extract", "select", "finetune", "evaluate"})
 
@@ -122,7 +124,7 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
         log.info("%s: already finished for this input and configuration, nothing to do", stage)
         return
     started = time.monotonic()
-    with task_progress(spark, stage):
+    with nullcontext() if stage in READING_STAGES else task_progress(spark, stage):
         outcome = body(Job(config, spark, tables, stage, input_hash))
     seconds = time.monotonic() - started
     if not (outcome.unchanged and finished(tables, config, stage)):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.utils import AnalysisException
 
 from equal.errors import TableError
 from equal.schemas import SCHEMAS
@@ -68,7 +70,8 @@ class Tables:
         Raises:
             TableError: the write failed (disk full, schema mismatch); the table is unchanged.
         """
-        self._write(table, frame, None, "append")
+        with _failing(table):
+            self._typed(table, frame).writeTo(self.name(table)).append()
 
     def replace(self, table: str, frame: DataFrame, where: str | None = None) -> None:
         """Replace the rows that match `where` (all when None) in one atomic commit; a rerun changes nothing.
@@ -76,7 +79,15 @@ class Tables:
         Raises:
             TableError: the write failed; the table is unchanged.
         """
-        self._write(table, frame, where, "overwrite")
+        writer = self._typed(table, frame).write.format("delta").mode("overwrite")
+        if where is not None:
+            writer = writer.option("replaceWhere", where)
+        with _failing(table):
+            writer.saveAsTable(self.name(table))
+
+    def delete(self, table: str, where: str) -> None:
+        """Remove the rows that match `where`; nothing is committed when there are none."""
+        DeltaTable.forName(self.spark, self.name(table)).delete(where)
 
     def rows(self, table: str, rows: list[dict[str, object]]) -> DataFrame:
         """A frame of driver-side rows in the table's schema; absent columns are null."""
@@ -89,16 +100,30 @@ class Tables:
             builder = builder.location(self.path(name))
         builder.execute()
 
-    def _write(self, table: str, frame: DataFrame, where: str | None, mode: str) -> None:
-        columns = SCHEMAS[table].fieldNames()
-        writer = frame.select(*[F.col(c).cast(SCHEMAS[table][c].dataType) for c in columns]).write
-        writer = writer.format("delta").mode(mode)
-        if where is not None:
-            writer = writer.option("replaceWhere", where)
-        try:
-            writer.saveAsTable(self.name(table))
-        except (Py4JJavaError, AnalysisException) as error:
-            raise TableError(f"table {table}: {_cause(error)}; nothing was committed, run the job again") from error
+    def _typed(self, table: str, frame: DataFrame) -> DataFrame:
+        schema = SCHEMAS[table]
+        return frame.select(*[F.col(c).cast(schema[c].dataType).alias(c) for c in schema.fieldNames()])
+
+
+@contextmanager
+def _failing(table: str) -> Iterator[None]:
+    """Turn what Spark throws at a write into one line."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        raise TableError(f"table {table}: {_cause(error)}; nothing was committed, run the job again") from error
+
+
+def side_by_side(*writes: Callable[[], object]) -> None:
+    """Commit to several tables at once: a small commit mostly waits for single-threaded work of the driver.
+
+    Raises:
+        TableError: of the first that failed, when all have ended.
+    """
+    with ThreadPoolExecutor(len(writes)) as pool:
+        running = [pool.submit(write) for write in writes]
+    for write in running:
+        write.result()
 
 
 def _cause(error: Exception) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
 
 from equal.errors import InputError
 
@@ -134,6 +135,7 @@ def load_encoder(model: str, dtype: torch.dtype, max_tokens: int, batch_size: in
     Raises:
         InputError: there is no such model, or it takes fewer than `max_tokens`.
     """
+    transformers_logging.disable_progress_bar()  # half a second a worker, in the middle of a job's own progress
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         loaded = SentenceTransformer(
