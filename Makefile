@@ -1,4 +1,5 @@
-# All set-up happens here, inside the checkout: .venv, .venv-vllm, .cache/ and build/. Nothing needs root.
+# All set-up happens here: .venv, .venv-vllm, .cache/ and build/ in the checkout; jars go where Spark keeps them,
+# ~/.ivy2. Nothing needs root.
 
 PYTHON := $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)

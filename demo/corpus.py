@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
+from equal.errors import PlatformError
 from reference import read_split
 
 PACKAGES = (
@@ -47,7 +48,7 @@ def write_corpus(num_docs: int, output_dir: Path, packages: Sequence[str] = PACK
         Documents written, fewer than `num_docs` only when the packages hold no more.
 
     Raises:
-        FileNotFoundError: a package is not installed.
+        PlatformError: a package is not installed.
     """
     documents = list(islice(_take_turns([_package_documents(name) for name in packages]), num_docs))
     _plant(documents)
@@ -90,7 +91,7 @@ def docstrings(source: str, prefix: str) -> Iterator[Document]:
 def _package_documents(package: str) -> Iterator[Document]:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"package {package}: not installed; run `make setup`")
+        raise PlatformError(f"package {package}: not installed; run `make setup`")
     root = Path(spec.submodule_search_locations[0])
     paths = [p for p in root.rglob("*") if p.suffix in {".py", ".rst", ".md"} and "tests" not in p.parts]
     for path in sorted(paths, key=lambda p: _rank(p.relative_to(root.parent).as_posix())):

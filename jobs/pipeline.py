@@ -11,16 +11,16 @@ from equal.jobs.decontaminate import decontaminate
 from equal.jobs.deduplicate import deduplicate
 from equal.jobs.embed import embed
 from equal.jobs.evaluate import evaluate
-from equal.jobs.extract import extract
 from equal.jobs.finetune import finetune
 from equal.jobs.ingest import ingest
 from equal.jobs.select_pairs import select
 from equal.jobs.warm_up import warm_up
+from equal.run import run_to_budget
 
 #: corpus stages need no endpoint; from warm_up on documents are read by the model
 CORPUS = {"ingest": ingest, "deduplicate": deduplicate, "decontaminate": decontaminate}
 ARMS = {"warm_up": warm_up, "embed": embed, "cluster": cluster}
-RUN = {"extract": extract, "select": select, "finetune": finetune, "evaluate": evaluate}
+RUN = {"extract": run_to_budget, "select": select, "finetune": finetune, "evaluate": evaluate}
 STAGES = {**CORPUS, **ARMS, **RUN}
 
 

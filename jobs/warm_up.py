@@ -34,10 +34,13 @@ def warm_up(job: Job) -> Outcome:
     details |= {"mrr_before": alignment.mrr_before, "mrr_after": alignment.mrr_after, "note": alignment.note}
     log_warm_up(config, details, alignment.losses)
     spent = sample.extracted
-    flops = inference_flops(config.endpoint.model_parameters, spent.prompt_tokens + spent.completion_tokens)
+    tokens = (spent.paid_prompt_tokens, spent.paid_completion_tokens)
+    flops = inference_flops(config.endpoint.model_parameters, sum(tokens))
     flops += training_flops(alignment.num_parameters, alignment.num_tokens)
-    calls, tokens = (spent.calls, spent.cached_calls), (spent.prompt_tokens, spent.completion_tokens)
-    return Outcome(sample.num_docs, len(sample.pairs), details, *calls, *tokens, flops, spent.money)
+    calls = (spent.calls, spent.cached_calls)
+    return Outcome(
+        sample.num_docs, len(sample.pairs), details, *calls, *tokens, flops, spent.paid_money, sample.num_read
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -131,6 +131,7 @@ SELECT e.prompt_version, e.pass, count(DISTINCT e.doc_id) AS documents, sum(e.ca
        sum(e.prompt_tokens + e.completion_tokens) AS tokens,
        sum(CASE WHEN e.final THEN e.num_pairs ELSE 0 END) AS pairs
 FROM extractions e
+JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
 GROUP BY e.prompt_version, e.pass
 ORDER BY documents DESC, e.prompt_version, e.pass;
 
@@ -156,14 +157,20 @@ ORDER BY n.run_id, n.reward DESC, n.arm_id;
 -- engine: spark
 -- What running each run again would cost: replies in the store are free, only those that never came are asked again.
 WITH asked AS (
-  SELECT e.run_id, explode(e.request_keys) AS request_key FROM extractions e
+  SELECT e.run_id, explode(e.request_keys) AS request_key
+  FROM extractions e
+  JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
 ), free AS (
   SELECT a.run_id, count(*) AS replies, sum(r.prompt_tokens + r.completion_tokens) AS tokens
   FROM (SELECT DISTINCT run_id, request_key FROM asked) a
   JOIN replies r ON r.request_key = a.request_key
   GROUP BY a.run_id
 ), due AS (
-  SELECT run_id, count(*) AS documents FROM extractions WHERE final AND status = 'failed' GROUP BY run_id
+  SELECT e.run_id, count(*) AS documents
+  FROM extractions e
+  JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+  WHERE e.final AND e.status = 'failed'
+  GROUP BY e.run_id
 )
 SELECT f.run_id, f.replies AS free_replies, f.tokens AS tokens_saved, coalesce(d.documents, 0) AS documents_to_ask_again
 FROM free f

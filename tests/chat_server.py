@@ -75,7 +75,7 @@ class ChatServer:
         self.most_in_flight, self.delay_s = 0, 0.0
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"chat": self}))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
 
@@ -155,86 +155,84 @@ def good_answer(body: Body) -> str:
     return f"Q: {question}\nA: {answer}"
 
 
-def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    chat: ChatServer
+    protocol_version = "HTTP/1.1"
 
-        def log_message(self, *_: object) -> None:
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if not self._allowed():
+            return
+        model = {"id": self.chat.model, "object": "model"}
+        if self.chat.max_model_len is not None:
+            model["max_model_len"] = self.chat.max_model_len
+        self._send(200, {}, json.dumps({"object": "list", "data": [model]}).encode())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.chat.enter(body)
+        try:
+            if self._allowed():
+                self._serve(body)
+        except (BrokenPipeError, ConnectionResetError):
             pass
+        finally:
+            self.chat.leave()
 
-        def do_GET(self) -> None:
-            if not self._allowed():
-                return
-            model = {"id": server.model, "object": "model"}
-            if server.max_model_len is not None:
-                model["max_model_len"] = server.max_model_len
-            self._send(200, {}, json.dumps({"object": "list", "data": [model]}).encode())
+    def _serve(self, body: Body) -> None:
+        fault = self.chat.fault(body)
+        if fault in _ANSWERS:
+            status, headers, text = _ANSWERS[fault]
+            self._send(status, headers, text.encode())
+        elif fault == "hang":
+            self.chat.wait(60)
+            self.close_connection = True
+        elif fault == "drip":
+            self._drip()
+        elif fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+        elif fault == "huge":
+            self._complete(body, "x" * 10_000_000, "stop")
+        elif fault in _SAYINGS:
+            self._complete(body, *_SAYINGS[fault])
+        else:
+            assert not fault, f"no such fault: {fault}"
+            self.chat.wait(self.chat.delay_s)
+            self._complete(body, self.chat.answer(body), "stop")
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.enter(body)
-            try:
-                if self._allowed():
-                    self._serve(body)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            finally:
-                server.leave()
+    def _drip(self) -> None:
+        """A byte now and then: no read ever waits long, yet the reply never ends."""
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up and not self.chat._closing.is_set():
+            self.wfile.write(b" ")
+            self.chat.wait(0.05)
 
-        def _serve(self, body: Body) -> None:
-            fault = server.fault(body)
-            if fault in _ANSWERS:
-                status, headers, text = _ANSWERS[fault]
-                self._send(status, headers, text.encode())
-            elif fault == "hang":
-                server.wait(60)
-                self.close_connection = True
-            elif fault == "drip":
-                self._drip()
-            elif fault == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
-            elif fault == "huge":
-                self._complete(body, "x" * 10_000_000, "stop")
-            elif fault in _SAYINGS:
-                self._complete(body, *_SAYINGS[fault])
-            else:
-                assert not fault, f"no such fault: {fault}"
-                server.wait(server.delay_s)
-                self._complete(body, server.answer(body), "stop")
+    def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
+        prompt_tokens = sum(len(m["content"].split()) for m in body["messages"])
+        usage = {
+            "prompt_tokens": prompt_tokens, "completion_tokens": len((text or "").split()),
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }  # fmt: skip
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+        self._send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())
 
-        def _drip(self) -> None:
-            """A byte now and then: no read ever waits long, yet the reply never ends."""
-            self.send_response(200)
-            self.send_header("Content-Length", "100000")
-            self.end_headers()
-            give_up = time.monotonic() + 60
-            while time.monotonic() < give_up and not server._closing.is_set():
-                self.wfile.write(b" ")
-                server.wait(0.05)
+    def _allowed(self) -> bool:
+        if self.chat.key and self.headers.get("Authorization") != f"Bearer {self.chat.key}":
+            self._send(401, {}, b'{"error": "Unauthorized"}')
+            return False
+        return True
 
-        def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
-            prompt_tokens = sum(len(m["content"].split()) for m in body["messages"])
-            usage = {
-                "prompt_tokens": prompt_tokens, "completion_tokens": len((text or "").split()),
-                "prompt_tokens_details": {"cached_tokens": 0},
-            }  # fmt: skip
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
-            self._send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())
-
-        def _allowed(self) -> bool:
-            if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
-                self._send(401, {}, b'{"error": "Unauthorized"}')
-                return False
-            return True
-
-        def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    return Handler
+    def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)

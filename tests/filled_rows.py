@@ -59,7 +59,9 @@ def extraction_rows(
         "run_id": run_id, "iteration": iteration, "arm_id": document[0], "doc_id": ident, "pass": "extract",
         "final": True, "status": status, "prompt_version": "general-3fa1", "calls": int(not known),
         "cached_calls": int(known), "attempts": 1 if answered else 5,
-        "prompt_tokens": 600, "completion_tokens": 25, "passages": 1, "num_pairs": len(accepted),
+        "prompt_tokens": 600, "completion_tokens": 25,
+        "paid_prompt_tokens": 0 if known else 600, "paid_completion_tokens": 0 if known else 25,
+        "passages": 1, "num_pairs": len(accepted),
         "num_rejected": len(pairs) - len(accepted), "request_keys": [request] if answered else [], "pairs": pairs,
         "error": None if answered else f"HTTP 503 {HOSTILE}",
     }  # fmt: skip

@@ -12,8 +12,8 @@ import yaml
 from databricks.bundles.jobs import Job
 
 from equal.config import load
+from equal.io.marks import UPSTREAM
 from equal.io.session import local_settings
-from equal.io.stage import UPSTREAM
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = yaml.safe_load((ROOT / "databricks.yml").read_text(encoding="utf-8"))
@@ -22,10 +22,40 @@ JOBS: dict[str, dict[str, Any]] = {
     name: job for path in FILES for name, job in yaml.safe_load(path.read_text())["resources"]["jobs"].items()
 }
 PIPELINE = JOBS["equal_pipeline"]
-TOP_LEVEL = {
-    *("bundle", "include", "artifacts", "variables", "targets", "workspace", "resources", "permissions", "run_as"),
-    *("presets", "sync", "scripts", "python"),
+_WORKSPACE = {"host", "profile", "root_path", "file_path", "artifact_path", "state_path", "resource_path"}
+_GRANT = {"level": None, "group_name": None, "user_name": None, "service_principal_name": None}
+_PRESETS = (
+    *("artifacts_dynamic_version", "jobs_max_concurrent_runs", "name_prefix", "source_linked_deployment", "tags"),
+    "trigger_pause_status",
+)
+_TARGET: dict[str, Any] = {
+    **dict.fromkeys(("mode", "default", "variables", "cluster_id", "git", "sync", "resources", "artifacts")),
+    "presets": dict.fromkeys(_PRESETS),
+    "workspace": dict.fromkeys(_WORKSPACE),
+    "run_as": {"service_principal_name": None, "user_name": None},
+    "permissions": [_GRANT],
 }
+#: keys that the vendor's schema of databricks.yml allows, of the parts we use; "*" is any name, None any value
+ALLOWED: dict[str, Any] = {
+    **dict.fromkeys(("include", "resources", "sync", "scripts", "python")),
+    **{key: _TARGET[key] for key in ("workspace", "permissions", "run_as", "presets")},
+    "bundle": dict.fromkeys(("name", "uuid", "databricks_cli_version", "engine", "deployment", "git", "cluster_id")),
+    "artifacts": {"*": dict.fromkeys(("type", "build", "path", "files", "executable", "dynamic_version"))},
+    "variables": {"*": dict.fromkeys(("default", "description", "lookup", "type"))},
+    "targets": {"*": _TARGET},
+}
+
+
+def _unknown_keys(tree: Any, allowed: Any, path: str = "") -> list[str]:
+    if isinstance(allowed, list) and isinstance(tree, list):
+        return [key for item in tree for key in _unknown_keys(item, allowed[0], f"{path}[]")]
+    if not isinstance(allowed, dict):
+        return []
+    found = []
+    for key, value in tree.items():
+        below = allowed.get(key, allowed.get("*", key))
+        found += [f"{path}.{key}"] if below is key else _unknown_keys(value, below, f"{path}.{key}")
+    return found
 
 
 def _strings(tree: Any) -> list[str]:
@@ -39,13 +69,34 @@ def _strings(tree: Any) -> list[str]:
 def test_files_are_included():
     assert BUNDLE["include"] == ["resources/*.yml"]
     assert {path.stem for path in FILES} == {"pipeline", "refresh"}
-    assert set(BUNDLE) <= TOP_LEVEL
+    assert not _unknown_keys(BUNDLE, ALLOWED)
     assert set(BUNDLE["targets"]) == {"dev", "prod"}
     assert [name for name, target in BUNDLE["targets"].items() if target.get("default")] == ["dev"]
     assert {name: target["mode"] for name, target in BUNDLE["targets"].items()} == {
         "dev": "development",
         "prod": "production",
     }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("targets",),
+        ("targets", "prod", "run_as"),
+        ("targets", "prod", "permissions", 0, "level"),
+        ("targets", "dev", "presets", "artifacts_dynamic_version"),
+        ("artifacts", "wheel", "build"),
+        ("variables", "catalog", "default"),
+    ],
+    ids=lambda path: str(path[-1]),
+)
+def test_misspelt_key_of_the_bundle_is_found(path: tuple[Any, ...]):
+    bundle = copy.deepcopy(BUNDLE)
+    parent: Any = bundle
+    for step in path[:-1]:
+        parent = parent[step]
+    parent[f"{path[-1]}x"] = parent.pop(path[-1])
+    assert [key.split(".")[-1] for key in _unknown_keys(bundle, ALLOWED)] == [f"{path[-1]}x"]
 
 
 @pytest.mark.parametrize("name", sorted(JOBS))
@@ -122,6 +173,7 @@ def test_parameters_are_valid_settings(task: dict[str, Any]):
     assert set(parameters[2::2]) == {"--set"}
     config = load(ROOT / "conf" / "prod.yml", parameters[3::2])
     assert config.storage.schema == "x.x"
+    assert config.spark.loader == "auto_loader"
     assert config.endpoint.key_secret == "x/endpoint-key"
     assert config.decontaminate.benchmarks == {"held_out": config.reference.held_out}
 

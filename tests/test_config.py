@@ -140,6 +140,25 @@ def test_several_mistakes_are_all_listed():
     ]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "num_docs", "budget"),
+    [
+        (["budget.fraction=0.05"], 1000, 50),
+        (["budget.fraction=0.05"], 15, 1),  # less than a document is not "no limit"
+        (["budget.fraction=0.05", "budget.documents=30"], 1000, 30),
+        (["budget.fraction=0", "budget.tokens=9"], 1000, 0),
+    ],
+)
+def test_document_budget(overrides: list[str], num_docs: int, budget: int):
+    assert load(overrides=overrides).document_budget(num_docs) == budget
+
+
+@pytest.mark.parametrize("text", ["documents.text_field=@text", "cluster.elbow_grid=[8, 16", "run_name={a"])
+def test_override_that_is_no_yaml_is_named(text: str):
+    (problem,) = _problems(text)
+    assert problem.startswith(f"--set {text!r}")
+
+
 def test_budget_of_nothing_is_refused():
     (problem,) = _problems("budget.fraction=0")
     assert problem.startswith("budget:")
@@ -153,6 +172,7 @@ def test_budget_of_nothing_is_refused():
         (["documents.min_chars=500", "documents.max_chars=100"], "documents.min_chars"),
         (["decontaminate.short_words=9", "decontaminate.ngram_words=5"], "decontaminate.short_words"),
         (["run_name=a b"], "run_name"),
+        (["storage.root=s3a://bucket/x"], "storage.root"),
         (["run_name='../up'"], "run_name"),
     ],
 )

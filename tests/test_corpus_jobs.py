@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from equal.config import load
+from equal.io.marks import mark
 from equal.io.references import read_spared
-from equal.io.stage import mark, run_stage
+from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.decontaminate import decontaminate
 from equal.jobs.deduplicate import deduplicate

@@ -14,6 +14,7 @@ import preflight
 import server
 from corpus import MIN_CHARS, NUM_PLANTED, docstrings, write_corpus
 from equal.config import load
+from equal.errors import PlatformError
 from reference import SPLITS, read_split, write_reference
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,7 @@ def test_corpus_carries_held_out_questions(tmp_path: Path):
 
 
 def test_unknown_package_is_named(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no_such_package: not installed; run `make setup`"):
+    with pytest.raises(PlatformError, match="no_such_package: not installed; run `make setup`"):
         write_corpus(10, tmp_path, ("no_such_package",))
 
 
@@ -114,7 +115,7 @@ def test_server_that_ends_at_once_shows_its_last_lines(tmp_path: Path, monkeypat
     monkeypatch.setattr(server, "SERVER_PYTHON", failing)
     with (
         server.serve(tmp_path, tmp_path / "vllm.log") as started,
-        pytest.raises(RuntimeError, match=r"(?s)ended with status 3.*no such model"),
+        pytest.raises(PlatformError, match=r"(?s)ended with status 3.*no such model"),
     ):
         started.wait_ready(deadline_s=30)
 
@@ -125,7 +126,7 @@ def test_server_is_stopped_with_its_children(tmp_path: Path, monkeypatch: pytest
     busy.chmod(0o755)
     monkeypatch.setattr(server, "SERVER_PYTHON", busy)
     with server.serve(tmp_path, tmp_path / "vllm.log") as started:
-        with pytest.raises(RuntimeError, match="no answer within 2 s"):
+        with pytest.raises(PlatformError, match="no answer within 2 s"):
             started.wait_ready(deadline_s=2)
         child = int((tmp_path / "child").read_text())
         assert Path(f"/proc/{child}").exists()

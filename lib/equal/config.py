@@ -218,8 +218,10 @@ class RunConfig:
 
     def document_budget(self, num_docs: int) -> int:
         """Documents that may be extracted: the smaller of `budget.documents` and `budget.fraction`; 0 is no limit."""
-        limits = [self.budget.documents, int(self.budget.fraction * num_docs)]
-        return min((limit for limit in limits if limit > 0), default=0)
+        limits = [self.budget.documents] if self.budget.documents else []
+        if self.budget.fraction:
+            limits.append(max(1, int(self.budget.fraction * num_docs)))  # a share of few documents is not "no limit"
+        return min(limits, default=0)
 
 
 def _contradictions(config: RunConfig) -> list[str]:
@@ -245,6 +247,11 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append(
             f"decontaminate.short_words: is {config.decontaminate.short_words}, above decontaminate.ngram_words "
             f"{config.decontaminate.ngram_words}; lower it"
+        )
+    if "://" in config.storage.root:
+        problems.append(
+            f"storage.root: is {config.storage.root!r}, allowed: a folder that driver and executors share, such as a "
+            "mounted file system or /Volumes/...; tables alone may lie elsewhere, in storage.schema"
         )
     if not config.run_name.replace("-", "").replace("_", "").isalnum():
         problems.append(f"run_name: is {config.run_name!r}, allowed: letters, digits, - and _")

@@ -18,11 +18,11 @@ from equal.core.ngrams import BenchmarkIndex
 from equal.core.qa import Prompt, fewest_tokens
 from equal.core.transport import bootstrap, standard_error, transport_cost
 from equal.errors import EndpointError
-from equal.history import collect_pairs
+from equal.history import collect_pairs, discard_uncommitted
 from equal.io.endpoint import check_endpoint, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import read_benchmarks, read_items, read_spared, require_disjoint
-from equal.io.replies import PayingClientFactory, ReplySpool, client_factory
+from equal.io.replies import PayingClientFactory, ReplySpool, client_factory, fold_abandoned
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
 from equal.loop import Extracted, Pairs, Scored
@@ -30,6 +30,9 @@ from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.training.encoder import EncoderFactory
 from equal.transforms.extract import extract_pairs, qa_pairs_of
 from equal.transforms.passages import passages
+
+#: outcomes that are the endpoint's, not the document's
+UNSERVED = ("failed", "context_too_short")
 
 
 class _How(TypedDict):
@@ -101,7 +104,7 @@ class Extraction:
     @property
     def spool(self) -> ReplySpool:
         """Replies that are paid for and not yet in the table."""
-        return ReplySpool(self.job.path("spool"))
+        return ReplySpool(self.job.path("spool", self.job.owner))
 
     @cached_property
     def make_client(self) -> PayingClientFactory:
@@ -117,18 +120,24 @@ class Extraction:
         """Tasks of an extraction: as many as run at once, so that each has all its requests in flight."""
         return min(self.job.spark.sparkContext.defaultParallelism, self.job.config.spark.partitions)
 
+    def recover(self, first_iteration: int) -> None:
+        """Take over what killed processes left: their replies are kept, rows without a commit mark go."""
+        root = self.job.config.storage.root
+        fold_abandoned(self.job.path("spool"), root, self.job.tables)
+        self.spool.fold(self.job.tables)
+        discard_uncommitted(self.job.tables, self.run_id, first_iteration)
+
     def read(self, iteration: int, documents: DataFrame) -> Extracted:
         """Extract from documents and append their `extractions` and `qa_pairs` rows.
 
         Args:
-            iteration: under which the rows stand; `discard_uncommitted` drops those of a killed process first.
+            iteration: under which the rows stand; call `recover` before the first.
             documents: doc_id, arm_id.
 
         Raises:
             EndpointError: more than endpoint.max_failed_share of the documents failed; replies are kept.
         """
         job, settings = self.job, self.job.config.extraction
-        self.spool.fold(job.tables)  # of a run that was killed
         with_text = documents.join(job.tables.read(DOCUMENTS).select(DOC_ID, "text"), DOC_ID)
         rows = extract_pairs(
             passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages),
@@ -161,36 +170,38 @@ class Extraction:
 
     def _totals(self, written: DataFrame, pairs: Pairs) -> Extracted:
         final = written.where("final").groupBy("arm_id", "status").agg(F.count("*").alias("documents")).collect()
-        names = ("calls", "cached_calls", "prompt_tokens", "completion_tokens")
-        sums = written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names]).first()
+        names = [
+            *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
+            *("paid_prompt_tokens", "paid_completion_tokens"),
+        ]
+        sums = written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names]).first().asDict()
         documents: dict[int, int] = {}
         outcomes: dict[str, int] = {}
         for row in final:
             documents[row.arm_id] = documents.get(row.arm_id, 0) + row.documents
             outcomes[row.status] = outcomes.get(row.status, 0) + row.documents
         budget = self.job.config.budget
-        price = money(sums.prompt_tokens, sums.completion_tokens, budget.prompt_price, budget.completion_price)
+        prices = budget.prompt_price, budget.completion_price
         return Extracted(
             documents,
             pairs,
             outcomes,
-            sums.calls,
-            sums.cached_calls,
-            sums.prompt_tokens,
-            sums.completion_tokens,
-            price,
+            **sums,
+            money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
+            paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
         )
 
     def _require_served(self, extracted: Extracted, written: DataFrame) -> None:
         """Stop a run whose endpoint fails, instead of spending its documents on nothing."""
-        failed, total = extracted.outcomes.get("failed", 0), sum(extracted.outcomes.values())
+        failed, total = sum(extracted.outcomes.get(s, 0) for s in UNSERVED), sum(extracted.outcomes.values())
         allowed = self.job.config.endpoint.max_failed_share
         if total and failed / total > allowed:
-            example = written.where("status = 'failed'").select("error").first()
+            example = written.where(F.col("status").isin(*UNSERVED)).select("error").first()
             raise EndpointError(
                 f"endpoint: {failed} of {total} documents of this iteration failed, above "
                 f"endpoint.max_failed_share={allowed:g}; last error: {example[0] if example else 'unknown'}. "
-                "Replies that came are kept: mend the endpoint and run again"
+                "Replies that came are kept: mend the endpoint (or lower extraction.passage_chars if its context is "
+                "too short) and run again"
             )
 
     def score(self, pairs: Pairs) -> Scored:

@@ -97,9 +97,10 @@ def record_iteration(
     documents = sum(extracted.documents.values())
     cost = {
         "run_id": run_id, "stage": "extract", "iteration": iteration.number, "documents": documents,
-        "calls": extracted.calls, "cached_calls": extracted.cached_calls, "prompt_tokens": extracted.prompt_tokens,
-        "completion_tokens": extracted.completion_tokens, "seconds": (now - started_at).total_seconds(),
-        "flops": flops, "money": extracted.money, "recorded_at": now,
+        "calls": extracted.calls, "cached_calls": extracted.cached_calls,
+        "prompt_tokens": extracted.paid_prompt_tokens, "completion_tokens": extracted.paid_completion_tokens,
+        "seconds": (now - started_at).total_seconds(),
+        "flops": flops, "money": extracted.paid_money, "recorded_at": now,
     }  # fmt: skip
     arms = _arm_rows(run_id, fingerprint, iteration)
     side_by_side(

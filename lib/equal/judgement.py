@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 import numpy as np
+from tqdm import tqdm
 
 from equal.core.items import Item
 from equal.core.metrics import exact_match, has_checkable_answer, mean_and_error, percentile_interval, ratio_and_error
@@ -69,7 +70,8 @@ def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
     found_in = {row.pair_id: row.iteration for row in frame.select("pair_id", "iteration").collect()}
     iterations = np.array([found_in[pair_id] for pair_id in pairs.pair_ids])
     steps = np.unique(iterations)
-    rows = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in steps]
+    shown = tqdm(steps, desc="distance after each iteration", unit="iteration", leave=False, mininterval=5.0)
+    rows = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in shown]
     return [{**rows[-1], "model": "pairs"}, *rows]
 
 

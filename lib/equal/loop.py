@@ -84,6 +84,7 @@ class Extracted:
         documents: documents read, by arm.
         outcomes: documents by outcome; adds up to the documents read.
         prompt_tokens: of all replies used, cached or not; likewise completion_tokens and money.
+        paid_prompt_tokens: of the replies that were asked for now; likewise the other paid_ figures.
     """
 
     documents: dict[int, int]
@@ -94,6 +95,9 @@ class Extracted:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     money: float = 0.0
+    paid_prompt_tokens: int = 0
+    paid_completion_tokens: int = 0
+    paid_money: float = 0.0
 
 
 @dataclass(frozen=True)

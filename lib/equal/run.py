@@ -9,12 +9,14 @@ from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from equal.config import RunConfig
-from equal.core.bandit import Pull
+from equal.core.bandit import Pull, require_affordable
 from equal.core.costs import inference_flops
+from equal.errors import BudgetError
 from equal.extraction import Extraction
-from equal.history import discard_uncommitted, open_state, record_iteration
+from equal.history import open_state, record_iteration
+from equal.io.marks import history_hash
 from equal.io.progress import reading_progress
-from equal.io.stage import Job, Outcome, history_hash
+from equal.io.stage import Job, Outcome
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.transforms.documents import kept_documents
@@ -42,14 +44,19 @@ class Sample:
 
 
 def read_sample(job: Job, run_id: str) -> Sample:
-    """Extract from the first `warm_up.fraction` of the documents in hash order, a uniform sample."""
+    """Extract from the first `warm_up.fraction` of the documents in hash order, a uniform sample.
+
+    Raises:
+        BudgetError: the sample alone is above the document budget.
+    """
     config, settings = job.config, job.config.warm_up
     documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)).select(DOC_ID, "text")
     num_docs = documents.count()
     num_read = round(settings.fraction * num_docs) if settings.enabled else 0
+    _require_within_budget(config, num_read, num_docs)
     sample = first_documents(documents, seed=config.seed, start=0, stop=num_read)
-    discard_uncommitted(job.tables, run_id, WARM_UP_ITERATION)
     reading = Extraction(job, run_id, config.encoder.model)
+    reading.recover(WARM_UP_ITERATION)
     without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
     bar = tqdm(total=num_read, desc="warm_up", unit="doc", leave=False, dynamic_ncols=True)
     with bar, reading_progress(bar, reading.spool.count, num_read):
@@ -59,20 +66,34 @@ def read_sample(job: Job, run_id: str) -> Sample:
     return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], extracted)
 
 
+def _require_within_budget(config: RunConfig, num_read: int, num_docs: int) -> None:
+    budget = config.document_budget(num_docs)
+    if budget and num_read > budget:
+        raise BudgetError(
+            f"warm_up.fraction: is {config.warm_up.fraction:g}, which reads {num_read} of {num_docs} documents, above "
+            f"the budget of {budget}; set warm_up.fraction={budget / num_docs / 2:.1g} or lower, or raise "
+            "budget.documents or budget.fraction"
+        )
+
+
 def run_to_budget(job: Job) -> Outcome:
     """Start or resume the run named by `run_name` and pull arms until a budget is reached.
 
     Raises:
         TableError: the run_name has history of another configuration.
+        BudgetError: pulling every arm once would take too much of the budget.
         EndpointError: the endpoint cannot serve; what was paid for is kept.
     """
     config, tables = job.config, job.tables
     fingerprint = history_hash(tables, config)
     warm_up_documents = int(str(job.details("warm_up")["documents"]))
     state = open_state(tables, config.run_name, fingerprint, 0 if warm_up_documents else 1)
-    discard_uncommitted(tables, config.run_name, state.next_iteration)
-    reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
     limits = _limits(config, state)
+    if config.bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
+        bandit = config.bandit
+        require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
+    reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
+    reading.recover(state.next_iteration)
     assignments = tables.read(ASSIGNMENTS).cache()
     clock = {"started": datetime.now(timezone.utc)}
 
@@ -86,7 +107,7 @@ def run_to_budget(job: Job) -> Outcome:
     with tqdm(total=total, initial=state.spent.documents, desc=label, unit="doc", dynamic_ncols=True) as bar:
 
         def record(iteration: Iteration) -> None:
-            tokens = iteration.extracted.prompt_tokens + iteration.extracted.completion_tokens
+            tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
             flops = inference_flops(config.endpoint.model_parameters, tokens)
             record_iteration(tables, config.run_name, fingerprint, iteration, clock["started"], flops)
             _show(bar, iteration)

@@ -58,12 +58,16 @@ def parse_override(text: str) -> Tree:
     """Turn `bandit.docs_per_pull=5` into {"bandit": {"docs_per_pull": 5}}; the value is read as YAML.
 
     Raises:
-        ConfigError: there is no `=` or no key.
+        ConfigError: there is no `=` or no key, or the value is not YAML.
     """
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ConfigError([f"--set {text!r}: expected section.key=value, such as bandit.docs_per_pull=5"])
-    tree: Any = yaml.safe_load(value) if value else ""
+    try:
+        tree: Any = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError([f"--set {text!r}: the value is not YAML ({reason}); put it in quotes"]) from error
     for part in reversed(key.strip().split(".")):
         tree = {part: tree}
     return tree

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from equal.errors import RunLockedError
-from equal.io.lock import run_lock
+from equal.io.lock import _put_away, run_lock
 
 
 def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path):
@@ -45,3 +47,34 @@ def test_the_lock_of_another_machine_is_left_alone(tmp_path):
     with pytest.raises(RunLockedError, match="elsewhere"), run_lock(str(tmp_path), "nightly"):
         pass
     assert path.exists()
+
+
+@pytest.mark.parametrize("content", ['{"host": "elsewhere", "pid": 1}', ""], ids=["another machine", "cut off"])
+def test_a_lock_without_a_sign_of_life_is_taken_over(tmp_path, content):
+    path = tmp_path / "locks" / "nightly.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    os.utime(path, (time.time() - 3600,) * 2)
+    with run_lock(str(tmp_path), "nightly"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert not list(path.parent.iterdir())
+
+
+def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("equal.io.lock._BEAT_S", 0.05)
+    path = tmp_path / "locks" / "nightly.json"
+    with run_lock(str(tmp_path), "nightly"):
+        os.utime(path, (0, 0))
+        give_up = time.monotonic() + 10
+        while path.stat().st_mtime == 0 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        assert path.stat().st_mtime > 0
+
+
+def test_a_lock_that_was_just_taken_by_another_is_put_back(tmp_path):
+    path = tmp_path / "nightly.json"
+    path.write_text('{"pid": 2}')
+    _put_away(path, {"pid": 1})
+    assert path.read_text() == '{"pid": 2}'
+    _put_away(path, {"pid": 2})
+    assert not path.exists()

@@ -31,7 +31,7 @@ _MAX_WAIT_S = 60.0
 _SCHEMA_PATIENCE = 2
 #: requests in a row, at least, that must find no server before it counts as gone
 _UNREACHED_LIMIT = 5
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_RETRIED = frozenset({408, 429, *range(500, 600)})
 _HOPELESS = frozenset({401, 403, 404})
 
 

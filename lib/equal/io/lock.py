@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,13 +17,16 @@ import psutil
 
 from equal.errors import RunLockedError
 
+#: seconds between two signs of life, and without one after which a holder on another machine counts as dead
+_BEAT_S, _DEAD_AFTER_S = 20.0, 600.0
+
 
 @contextmanager
 def run_lock(root: str, run_name: str) -> Iterator[None]:
     """Hold the lock of `run_name` while the body runs.
 
-    A lock left by a process of this machine that no longer lives is taken over at once. One of another
-    machine cannot be checked from here, so it is named and left.
+    A lock left by a process of this machine that no longer lives is taken over at once; one of another machine
+    when its file was not touched for ten minutes, which a living holder does every few seconds.
 
     Raises:
         RunLockedError: another process holds it.
@@ -28,13 +34,27 @@ def run_lock(root: str, run_name: str) -> Iterator[None]:
     path = Path(root) / "locks" / f"{run_name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     _take(path, run_name)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+    beat.start()
     try:
         yield
     finally:
+        stop.set()
+        beat.join()
         path.unlink(missing_ok=True)
 
 
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(_BEAT_S):
+        with suppress(OSError):
+            os.utime(path)
+
+
 def _take(path: Path, run_name: str) -> None:
+    holder = _read(path)
+    if holder is not None and _dead(path, holder):
+        _put_away(path, holder)
     owner = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -44,28 +64,42 @@ def _take(path: Path, run_name: str) -> None:
     try:
         with path.open("x") as file:
             json.dump(owner, file)
-        return
     except FileExistsError:
-        holder = _read(path)
-    if not _dead(holder):
+        holder = _read(path) or {}
         raise RunLockedError(
             f"run_name: {run_name} is being worked on by process {holder.get('pid')} on {holder.get('host')} "
             f"since {holder.get('taken_at')}; wait for it, choose another run_name, or delete {path} if that "
             "process no longer lives"
-        )
-    path.unlink(missing_ok=True)
-    _take(path, run_name)
+        ) from None
+    except OSError:  # a full disk must not leave a lock that nobody holds
+        path.unlink(missing_ok=True)
+        raise
 
 
-def _read(path: Path) -> dict[str, object]:
+def _put_away(path: Path, dead: dict[str, object]) -> None:
+    """Remove a dead holder's lock, but not the one that another process may just have put in its place."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        path.rename(aside)
+        if _read(aside) != dead:
+            aside.rename(path)
+        aside.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    """Who holds the lock; nobody when there is none, nothing known when it is being written."""
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):  # its owner is writing it, or died doing so
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
         return {}
 
 
-def _dead(holder: dict[str, object]) -> bool:
+def _dead(path: Path, holder: dict[str, object]) -> bool:
     if holder.get("host") != socket.gethostname():
+        with suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime > _DEAD_AFTER_S
         return False
     try:
         # a process id is used again sooner or later: the start time tells the old owner from a new stranger

@@ -14,6 +14,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import islice
@@ -22,7 +23,9 @@ from typing import Any
 
 from equal.config import Endpoint
 from equal.core.chat import Reply, Request
+from equal.errors import RunLockedError
 from equal.io.chat_client import ChatClient, ClientFactory
+from equal.io.lock import run_lock
 from equal.io.tables import Tables
 from equal.schemas import REPLIES, REQUEST_KEY
 
@@ -164,6 +167,19 @@ def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: in
     return PayingClientFactory(
         ClientFactory(endpoint.url, key, in_flight, endpoint.timeout_s, endpoint.max_attempts), spool
     )
+
+
+def fold_abandoned(folder: str, root: str, tables: Tables) -> None:
+    """Fold the spools of runs that nobody works on: what a killed run paid for serves all others.
+
+    Args:
+        folder: holds a spool a run, each under the name of the run's lock.
+        root: storage.root, where the locks are.
+        tables: where the replies go.
+    """
+    for spool in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
+        with suppress(RunLockedError), run_lock(root, spool.name):
+            ReplySpool(str(spool)).fold(tables)
 
 
 def _rows(files: list[Path]) -> Iterator[dict[str, Any]]:

@@ -34,11 +34,13 @@ def open_session(partitions: int) -> SparkSession:
         return SparkSession.builder.getOrCreate()
     _require_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName("equal").config("spark.sql.shuffle.partitions", str(partitions))
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # started by spark-submit: jars cannot be added any more
         return _require_delta(builder.getOrCreate())
-    builder = builder.master(os.environ.get("SPARK_MASTER", "local[*]"))
+    master = os.environ.get("SPARK_MASTER", "local[*]")
+    if master.startswith("local"):  # executors on other machines must find the driver
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = builder.master(master)
     builder = builder.config("spark.driver.memory", os.environ.get("SPARK_DRIVER_MEMORY", "4g"))
     builder = builder.config("spark.ui.enabled", "false")
     for key, value in local_settings().items():

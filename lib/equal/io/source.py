@@ -10,15 +10,18 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import DataStreamReader
 from pyspark.sql.types import StructType
-from pyspark.sql.utils import AnalysisException, StreamingQueryException
+from pyspark.sql.utils import StreamingQueryException
 
 from equal.config import Documents
 from equal.errors import EqualError, InputError, TableError
-from equal.io.tables import Tables
+from equal.io.session import on_databricks
+from equal.io.tables import Tables, failure_cause
 from equal.schemas import DOCUMENTS, REMOVALS, SOURCE_FILE
 
 log = logging.getLogger("equal")
@@ -51,11 +54,14 @@ def check_source(spark: SparkSession, documents: Documents) -> StructType:
         if files.isEmpty():
             raise InputError(f"documents.path: {path} holds no files with data; put {documents.format} files there")
         schema = _read(spark, _SPARK_FORMATS[documents.format], path).schema
-    except AnalysisException as error:
-        raise InputError(f"documents.path: {path} cannot be read ({_first_line(error)}); check the path") from error
+        present = [] if documents.format == "text" else _fields(spark, documents, schema)
+    except (PySparkException, Py4JJavaError) as error:
+        raise InputError(
+            f"documents.path: {path} cannot be read as {documents.format} ({failure_cause(error)}); check the path, "
+            "documents.format and that the files are whole"
+        ) from error
     if documents.format == "text":
         return schema
-    present = _fields(spark, documents, schema)
     for name, field in (("text_field", documents.text_field), ("id_field", documents.id_field)):
         if field not in present and (field or name == "text_field"):
             remedy = " or empty, for ids by text alone" if name == "id_field" else ""
@@ -137,6 +143,8 @@ def _write_batch(tables: Tables, checkpoint: Path, batch_id: int, frames: tuple[
 
 def _stream(spark: SparkSession, documents: Documents, loader: str, schema: StructType, checkpoint: Path) -> DataFrame:
     spark_format = _SPARK_FORMATS[documents.format]
+    if loader == "auto_loader" and not on_databricks():
+        raise InputError("spark.loader: is 'auto_loader', which only Databricks has; set spark.loader=files")
     reader: DataStreamReader = spark.readStream.schema(schema).option("recursiveFileLookup", "true")
     reader = reader.option("wholetext", str(documents.format == "text").lower())
     if loader == "auto_loader":

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from equal.errors import TableError
-from equal.io.stage import UPSTREAM
+from equal.io.marks import UPSTREAM
 from equal.io.tables import Tables
 from equal.schemas import (
     ASSIGNMENTS,

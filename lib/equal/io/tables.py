@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -86,8 +87,13 @@ class Tables:
             writer.saveAsTable(self.name(table))
 
     def delete(self, table: str, where: str) -> None:
-        """Remove the rows that match `where`; nothing is committed when there are none."""
-        DeltaTable.forName(self.spark, self.name(table)).delete(where)
+        """Remove the rows that match `where`; nothing is committed when there are none.
+
+        Raises:
+            TableError: the write failed; the table is unchanged.
+        """
+        with _failing(table):
+            DeltaTable.forName(self.spark, self.name(table)).delete(where)
 
     def rows(self, table: str, rows: list[dict[str, object]]) -> DataFrame:
         """A frame of driver-side rows in the table's schema; absent columns are null."""
@@ -98,7 +104,8 @@ class Tables:
         builder = DeltaTable.createIfNotExists(self.spark).tableName(self.name(name)).addColumns(SCHEMAS[name])
         if not self.schema:
             builder = builder.location(self.path(name))
-        builder.execute()
+        with _failing(name):
+            builder.execute()
 
     def _typed(self, table: str, frame: DataFrame) -> DataFrame:
         schema = SCHEMAS[table]
@@ -111,7 +118,7 @@ def _failing(table: str) -> Iterator[None]:
     try:
         yield
     except (Py4JJavaError, PySparkException) as error:
-        raise TableError(f"table {table}: {_cause(error)}; nothing was committed, run the job again") from error
+        raise TableError(f"table {table}: {failure_cause(error)}; nothing was committed, run the job again") from error
 
 
 def side_by_side(*writes: Callable[[], object]) -> None:
@@ -126,10 +133,13 @@ def side_by_side(*writes: Callable[[], object]) -> None:
         write.result()
 
 
-def _cause(error: Exception) -> str:
+def failure_cause(error: Exception) -> str:
+    """What Spark failed of, in one line: a full disk, a file that cannot be read, or the innermost cause."""
     text = str(error)
     if "No space left" in text:
         return "no space left on the device that holds storage.root; free some or move storage.root"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Caused by:")]
-    return (causes[-1] if causes else lines[0])[:500]
+    unread = re.search(r"while reading file (\S+)", text)
+    where = f"{unread[1].rstrip('.')} cannot be read: " if unread else ""
+    return where + (causes[-1] if causes else lines[0])[:500]

@@ -96,7 +96,7 @@ def extract_pairs(
         counts, else the commonest reason: void, empty, truncated, not_json, wrong_schema, looping,
         oversized, ungrounded, unanswered, copied_example, duplicate, contaminated, refused, surplus,
         context_too_short or failed. Tokens and calls are each pass's own and add up over rows; tokens of
-        replies that were read back (cached_calls) count too.
+        replies that were read back (cached_calls) count too, but not in the paid_ columns.
     """
     recipe = Recipe(
         extract_prompt, refine_prompt, model, temperature, max_tokens, min_answer_similarity, min_grounded_share
@@ -193,12 +193,15 @@ def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration:
 
 
 def _spent(done: Pass) -> dict[str, Any]:
+    paid = [reply for reply in done.replies if not reply.cached]
     return {
-        "calls": sum(not reply.cached for reply in done.replies),
-        "cached_calls": sum(reply.cached for reply in done.replies),
+        "calls": len(paid),
+        "cached_calls": len(done.replies) - len(paid),
         "attempts": sum(reply.attempts for reply in done.replies),
         "prompt_tokens": sum(reply.prompt_tokens for reply in done.replies),
         "completion_tokens": sum(reply.completion_tokens for reply in done.replies),
+        "paid_prompt_tokens": sum(reply.prompt_tokens for reply in paid),
+        "paid_completion_tokens": sum(reply.completion_tokens for reply in paid),
         "request_keys": [request.key for request in done.requests],
     }
 

@@ -1,0 +1,72 @@
+"""The prepared corpus, its server, and the run that nothing stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chat_server import ChatServer
+from equal.config import RunConfig, load
+from equal.io.stage import run_stage
+from equal.jobs.pipeline import ARMS, CORPUS, RUN
+from extract_world import BUDGET, IN_FLIGHT, TOPICS, contents
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ChatServer]:
+    with ChatServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def healthy(server: ChatServer) -> None:
+    server.fault, server.delay_s = lambda body: "", 0.05
+    server.bodies.clear()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, spark, server: ChatServer) -> RunConfig:
+    """Sixty documents in three arms, six of them read by the warm-up."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "in").mkdir()
+    lines = [
+        {"id": f"d{i}", "text": f"{TOPICS[i % 3]}, as page {i} says. It was printed {i} years ago in town {i * 7}."}
+        for i in range(60)
+    ]
+    (root / "in" / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    item = {"id": "g", "question": "What does the variance of a random sample measure?", "answer": "The spread."}
+    (root / "guide.jsonl").write_text(json.dumps(item))
+    config = load(
+        overrides=[
+            f"storage.root={root}/store", f"documents.path={root}/in", "documents.min_chars=20",
+            "deduplicate.threshold=1.0", f"reference.guide={root}/guide.jsonl", "spark.partitions=2",
+            "encoder.max_tokens=64", "warm_up.fraction=0.1", "cluster.k=3", "run_name=r",
+            f"endpoint.url={server.url}", f"endpoint.model={server.model}", f"endpoint.in_flight={IN_FLIGHT}",
+            "endpoint.max_attempts=2", "extraction.answer=quoted", "extraction.refine=false",
+            "extraction.min_answer_similarity=0.0", "bandit.docs_per_pull=2", "bandit.arms_per_iteration=2",
+            f"budget.documents={BUDGET}", "transport.bootstrap=4",
+        ]
+    )  # fmt: skip
+    for stage, body in (CORPUS | ARMS).items():
+        run_stage(config, stage, body)
+    return config
+
+
+@pytest.fixture
+def config(prepared: RunConfig, tmp_path: Path) -> RunConfig:
+    """The prepared corpus in a place of this test's own, nothing paid for but the warm-up."""
+    shutil.copytree(prepared.storage.root, tmp_path / "store")
+    return replace(prepared, storage=replace(prepared.storage, root=str(tmp_path / "store")))
+
+
+@pytest.fixture(scope="module")
+def unbroken(prepared: RunConfig, server: ChatServer, spark) -> tuple[dict[str, list], int]:
+    """The tables of a run that nothing stopped, and the calls it took."""
+    server.bodies.clear()
+    run_stage(prepared, "extract", RUN["extract"])
+    return contents(spark, prepared), len(server.bodies)

@@ -1,0 +1,96 @@
+"""What the bandit job will not begin, and says so before it asks the endpoint for anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from pyspark.sql import SparkSession
+
+from chat_server import always
+from equal.errors import BudgetError, EndpointError, RunLockedError, TableError
+from equal.io.lock import run_lock
+from equal.io.stage import Job, run_stage
+from equal.io.tables import Tables
+from equal.jobs.pipeline import ARMS, RUN
+from equal.schemas import ITERATIONS
+
+
+def test_a_second_process_on_one_run_name_is_refused_before_it_asks_anything(config, server):
+    refused = pytest.raises(RunLockedError, match="run_name: r is being worked on by process")
+    with run_lock(config.storage.root, config.run_name), refused:
+        run_stage(config, "extract", RUN["extract"])
+    assert not server.bodies
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [
+        ({"url": "http://127.0.0.1:9/v1"}, "endpoint.url: no answer from http://127.0.0.1:9/v1"),
+        ({"key_env": "EQUAL_TEST_NO_KEY"}, "refuses the key"),
+        ({"model": "another"}, "endpoint.model: .*another.*test-model"),
+        ({}, "context"),
+    ],
+    ids=["down", "wrong key", "unknown model", "short context"],
+)
+@pytest.mark.parametrize("stage", ["warm_up", "extract"])
+def test_an_endpoint_that_cannot_serve_is_named_before_anything_is_asked(
+    stage: str, endpoint: dict[str, str], message: str, config, server, monkeypatch
+):
+    changed = replace(config, endpoint=replace(config.endpoint, **endpoint))
+    if stage == "warm_up":  # other settings than the finished one's
+        changed = replace(changed, warm_up=replace(changed.warm_up, epochs=3))
+    monkeypatch.setattr(server, "key", "wanted" if "key_env" in endpoint else "")
+    monkeypatch.setattr(server, "max_model_len", 4096 if endpoint else 64)
+    body = {**ARMS, **RUN}[stage]
+    tables = Tables(SparkSession.getActiveSession(), config.storage.root)
+    job = Job(changed, tables.spark, tables, stage, "h")
+    with pytest.raises(EndpointError, match=message):
+        body(job)
+    assert not server.bodies
+
+
+def test_a_context_that_no_passage_fits_stops_the_run(config, server):
+    server.fault = always("too_long")
+    with pytest.raises(EndpointError, match=r"(?s)of 6 documents .*extraction\.passage_chars"):
+        run_stage(config, "extract", RUN["extract"])
+
+
+def test_rows_of_another_configuration_are_refused_with_both_fingerprints(spark, config):
+    run_stage(config, "extract", RUN["extract"])
+    other = replace(config, extraction=replace(config.extraction, max_tokens=99))
+    with pytest.raises(TableError, match="choose another run_name, or restore the settings") as refused:
+        run_stage(other, "extract", RUN["extract"])
+    fingerprints = {row.fingerprint for row in Tables(spark, config.storage.root).read(ITERATIONS).collect()}
+    assert len(fingerprints) == 1
+    assert fingerprints.pop() in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "stage"),
+    [
+        ("deduplicate", {"threshold": 0.9}, "deduplicate"),
+        ("decontaminate", {"ngram_words": 11}, "decontaminate"),
+        ("encoder", {"max_tokens": 48}, "warm_up"),
+        ("cluster", {"k": 2}, "cluster"),
+    ],
+)
+def test_what_another_configuration_made_is_not_built_upon(config, server, section, changed, stage):
+    other = replace(config, **{section: replace(getattr(config, section), **changed)})
+    with pytest.raises(TableError, match=f"stage {stage}: its output .* was made with other settings"):
+        run_stage(other, "extract", RUN["extract"])
+    assert not server.bodies
+
+
+def test_arms_that_a_smaller_budget_cannot_sweep_are_refused(config, server):
+    other = replace(config, budget=replace(config.budget, documents=12))
+    with pytest.raises(BudgetError, match="largest k that fits is 2"):
+        run_stage(other, "extract", RUN["extract"])
+    assert not server.bodies
+
+
+def test_a_warm_up_above_the_budget_is_refused(config, server):
+    other = replace(config, warm_up=replace(config.warm_up, fraction=0.5), budget=replace(config.budget, documents=20))
+    with pytest.raises(BudgetError, match="reads 30 of 60 documents, above the budget of 20"):
+        run_stage(other, "warm_up", ARMS["warm_up"])
+    assert not server.bodies

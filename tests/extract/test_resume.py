@@ -1,0 +1,157 @@
+"""Whatever stops a run, the next one ends where an unbroken one would, paying once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+from pyspark.sql import DataFrame
+
+from chat_server import always
+from equal.config import RunConfig, load
+from equal.errors import EndpointError
+from equal.io.stage import run_stage
+from equal.io.tables import Tables
+from equal.jobs.pipeline import ARMS, RUN
+from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS
+from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid
+
+
+def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, prepared, unbroken):
+    found, calls = unbroken
+    tables = Tables(spark, prepared.storage.root)
+    last = tables.read(ITERATIONS).orderBy("iteration").collect()[-1]
+    assert (last.total_documents, last.stop_reason) == (BUDGET, "documents")
+    final = tables.read(EXTRACTIONS).where("run_id = 'r' AND final")
+    assert (final.count(), final.select("doc_id").distinct().count()) == (BUDGET, BUDGET)
+    # the six warm-up documents were paid for before
+    assert calls == BUDGET - 6 == len(found[EXTRACTIONS]) - 6
+    assert paid(spark, prepared) == BUDGET
+
+
+@pytest.mark.parametrize("after", [3, 11], ids=["in the first iteration", "later"])
+def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(
+    after: int, spark, config, server, unbroken, tmp_path
+):
+    expected, calls = unbroken
+    server.bodies.clear()
+    server.delay_s = 0.4
+    (tmp_path / "job.yml").write_text(json.dumps(_as_yaml(config)))
+    log = (tmp_path / "job.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, str(JOB), "--config", str(tmp_path / "job.yml")],
+        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "SPARK_DRIVER_MEMORY": "1g"},
+    )  # fmt: skip
+    give_up = time.monotonic() + 180
+    while len(server.bodies) < after:
+        running = process.poll() is None and time.monotonic() < give_up
+        assert running, (tmp_path / "job.log").read_text()[-2000:]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # driver, JVM and Python workers alike
+    process.wait()
+    assert contents(spark, config)[ITERATIONS] != expected[ITERATIONS]
+    server.delay_s = 0.05
+    run_stage(config, "extract", RUN["extract"])
+    assert contents(spark, config) == expected
+    assert calls <= len(server.bodies) <= calls + IN_FLIGHT
+    assert paid(spark, config) == BUDGET
+
+
+def _as_yaml(config: RunConfig) -> dict[str, object]:
+    """What differs from base.yml, as a file; JSON is YAML."""
+    base, mine = asdict(load()), asdict(config)
+    return {
+        name: value if not isinstance(value, dict) else {k: v for k, v in value.items() if v != base[name][k]}
+        for name, value in mine.items()
+        if value != base[name]
+    }
+
+
+def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, server, unbroken):
+    expected, calls = unbroken
+    server.bodies.clear()
+    served = iter(range(8))
+    server.fault = lambda body: "" if next(served, None) is not None else "broken"
+    with pytest.raises(EndpointError, match="Replies that came are kept: mend the endpoint and run again"):
+        run_stage(config, "extract", RUN["extract"])
+    assert Tables(spark, config.storage.root).read(EXTRACTIONS).where("run_id = 'r' AND status = 'failed'").count()
+    server.fault = lambda body: ""
+    server.bodies.clear()
+    run_stage(config, "extract", RUN["extract"])
+    assert contents(spark, config) == expected
+    assert len(server.bodies) == calls - 8
+
+
+def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_drops(
+    spark, config, unbroken, monkeypatch
+):
+    """Death between the last of an iteration's rows and its commit mark."""
+    append = Tables.append
+
+    def die(tables: Tables, table: str, frame: DataFrame) -> None:
+        if table == ITERATIONS:
+            raise KeyboardInterrupt
+        append(tables, table, frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tables, "append", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(config, "extract", RUN["extract"])
+    left = contents(spark, config)
+    assert all(left[name] for name in (EXTRACTIONS, QA_PAIRS, ARM_HISTORY, COSTS))
+    assert not left[ITERATIONS]
+    run_stage(config, "extract", RUN["extract"])
+    assert contents(spark, config) == unbroken[0]
+
+
+def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, config, server, caplog, unbroken):
+    run_stage(config, "extract", RUN["extract"])
+    server.fault = always("broken")
+    before = contents(spark, config)
+    with caplog.at_level("INFO", logger="equal"):
+        run_stage(config, "extract", RUN["extract"])
+    assert "already finished" in caplog.text
+    assert contents(spark, config) == before
+    server.fault = lambda body: ""
+    server.bodies.clear()
+    run_stage(replace(config, budget=replace(config.budget, documents=BUDGET + 6)), "extract", RUN["extract"])
+    assert len(server.bodies) == 6
+    assert set(before[EXTRACTIONS]) < set(contents(spark, config)[EXTRACTIONS])
+
+
+def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, monkeypatch):
+    other = replace(config, warm_up=replace(config.warm_up, fraction=0.2))
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("equal.jobs.warm_up.tune_encoder", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(other, "warm_up", ARMS["warm_up"])
+    assert len(server.bodies) == 6
+    run_stage(other, "warm_up", ARMS["warm_up"])
+    assert len(server.bodies) == 6
+    rows = Tables(spark, config.storage.root).read(EXTRACTIONS).where("run_id LIKE 'warm_up%'")
+    assert rows.groupBy("run_id").count().select("count").orderBy("count").collect() == [(6,), (12,)]
+
+
+def test_replies_of_a_run_that_was_abandoned_serve_the_others(config, server, monkeypatch):
+    """A run died with replies in its spool and is never resumed; another run asks the same."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("equal.extraction.Extraction._totals", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(replace(config, run_name="abandoned"), "extract", RUN["extract"])
+    run_stage(config, "extract", RUN["extract"])
+    asked = [json.dumps(body["messages"]) for body in server.bodies]
+    assert len(asked) == len(set(asked))

@@ -1,0 +1,37 @@
+"""Sixty documents in three arms on real Delta, and what of a run's tables must not depend on how it went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from equal.config import RunConfig
+from equal.io.tables import Tables
+from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES
+
+JOB = Path(__file__).resolve().parent.parent / "jobs" / "extract.py"
+IN_FLIGHT, BUDGET = 4, 24
+TOPICS = (
+    "The variance of a random sample measures the spread of its values around the mean",
+    "A router forwards packets between networks by looking at the address in each header",
+    "Bread dough rises because yeast turns sugar into carbon dioxide in a warm kitchen",
+)
+#: when and by how much time a row was written does not count
+COMPARED = {
+    ARM_HISTORY: "* EXCEPT (run_id, fingerprint)",
+    QA_PAIRS: "* EXCEPT (run_id)",
+    ITERATIONS: "iteration, arms, documents, pairs, total_documents, total_tokens, stop_reason",
+    COSTS: "iteration, stage, documents, calls + cached_calls",
+    EXTRACTIONS: "iteration, arm_id, doc_id, status, num_pairs, prompt_tokens, completion_tokens",
+}
+
+
+def contents(spark, config: RunConfig) -> dict[str, list]:
+    tables = Tables(spark, config.storage.root)
+    return {
+        name: sorted(map(repr, spark.sql(f"SELECT {what} FROM {tables.name(name)} WHERE run_id = 'r'").collect()))
+        for name, what in COMPARED.items()
+    }
+
+
+def paid(spark, config: RunConfig) -> int:
+    return Tables(spark, config.storage.root).read(REPLIES).count()

@@ -1,0 +1,55 @@
+"""A full disk, for real: a small file system of a test's own, in a mount namespace that needs no root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+UNSHARE = ["unshare", "--map-root-user", "--mount"]
+#: runs the command on the small disk, makes room, runs it again, and keeps what is there then
+SCRIPT = """
+mount -t tmpfs -o size="$SIZE" tmpfs "$DISK" || exit 9
+[ -z "$BEFORE" ] || cp -r "$BEFORE/." "$DISK" || exit 9
+"$@"; echo "first $?"
+mount -o remount,size=1g "$DISK"
+"$@"; echo "second $?"
+rm -rf "$KEPT" && cp -r "$DISK" "$KEPT"
+"""
+
+
+def _namespaces_work() -> bool:
+    return bool(shutil.which("unshare")) and not subprocess.run([*UNSHARE, "true"], check=False).returncode
+
+
+needs_namespaces = pytest.mark.skipif(not _namespaces_work(), reason="this system gives users no mount namespaces")
+
+
+def run_out_of_space(
+    command: Sequence[str], *, disk: Path, size: int, kept: Path, before: Path | None = None, **env: str
+) -> str:
+    """Run a job that fills `disk`, then again with room; returns what both wrote to stderr.
+
+    Args:
+        command: works on files under `disk`.
+        disk: an empty folder.
+        size: bytes of the small disk.
+        kept: where the disk's content lies afterwards.
+        before: a folder whose content is on the disk from the start.
+        env: for the command.
+    """
+    places = {"DISK": str(disk), "KEPT": str(kept), "BEFORE": str(before or ""), "SIZE": str(size)}
+    done = subprocess.run(
+        [*UNSHARE, "sh", "-c", SCRIPT, "sh", *command],
+        env={**os.environ, **places, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split("\n")[-3:-1] == ["first 2", "second 0"], done.stderr[-3000:]
+    assert "Traceback (most recent call last)" not in done.stderr
+    return done.stderr

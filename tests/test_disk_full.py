@@ -1,0 +1,33 @@
+"""Ingest on a disk that is full: named, and the next run loses nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from deltalake import DeltaTable
+
+from small_disk import needs_namespaces, run_out_of_space
+
+INGEST = Path(__file__).resolve().parent.parent / "jobs" / "ingest.py"
+DOCS = 40
+
+
+@needs_namespaces
+def test_ingest_names_the_full_disk_and_the_next_run_loses_nothing(tmp_path: Path) -> None:
+    disk, source, kept = tmp_path / "disk", tmp_path / "in", tmp_path / "kept"
+    disk.mkdir()
+    source.mkdir()
+    letters = random.Random(5)
+    with (source / "docs.jsonl").open("w") as file:
+        for number in range(DOCS):  # what compresses badly: 8 MB in all
+            text = " ".join(f"{letters.getrandbits(64):x}" for _ in range(12_000))
+            file.write(json.dumps({"id": f"d{number}", "text": text}) + "\n")
+    settings = [f"storage.root={disk}/store", f"documents.path={source}", "spark.partitions=2"]
+    command = [sys.executable, str(INGEST), *[part for setting in settings for part in ("--set", setting)]]
+    said = run_out_of_space(command, disk=disk, size=3_000_000, kept=kept)
+    assert "no space left on the device that holds storage.root; free some or move storage.root" in said
+    rows = DeltaTable(str(kept / "store" / "tables" / "documents")).to_pyarrow_table().to_pylist()
+    assert sorted(row["source_id"] for row in rows) == sorted(f"d{number}" for number in range(DOCS))
