@@ -130,7 +130,6 @@ def _config(name: str, out: Path, model_dir: Path, budget: int) -> RunConfig:
             f"budget.documents={budget}",
             "cluster.k=64",
             "bandit.docs_per_pull=5",
-            "bandit.arms_per_iteration=10",
             "spark.partitions=32",
             "select.max_pairs=400",
             "evaluate.max_items=200",

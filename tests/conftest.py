@@ -26,3 +26,12 @@ def tables(spark, tmp_path: Path):
     from equal.io.tables import Tables
 
     return Tables(spark, str(tmp_path / "root"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from tiny_model import make_tiny_model
+
+    folder = str(tmp_path_factory.mktemp("model") / "tiny")
+    make_tiny_model(folder)
+    return folder

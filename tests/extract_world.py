@@ -17,8 +17,8 @@ TOPICS = (
 )
 #: when and by how much time a row was written does not count
 COMPARED = {
-    ARM_HISTORY: "* EXCEPT (run_id, fingerprint)",
-    QA_PAIRS: "* EXCEPT (run_id)",
+    ARM_HISTORY: "iteration, arm_id, pulls, documents, pairs, reward, standard_error, ds_score, converged, exhausted",
+    QA_PAIRS: "iteration, pair_id, arm_id, doc_id, passage_index, question, answer, embedding",
     ITERATIONS: "iteration, arms, documents, pairs, total_documents, total_tokens, stop_reason",
     COSTS: "iteration, stage, documents, calls + cached_calls",
     EXTRACTIONS: "iteration, arm_id, doc_id, status, num_pairs, prompt_tokens, completion_tokens",

@@ -226,15 +226,14 @@ def test_files_of_another_format_or_cut_off_are_named(spark, tmp_path):
     whole = gzip.compress(b"\n".join(line(id=str(i), text=f"{PROSE} {i}") for i in range(5000)))
     (tmp_path / "in" / "a.jsonl").unlink()
     (tmp_path / "in" / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(
-        (InputError, TableError), match=r"cut\.jsonl\.gz.*cannot be read|cannot be read.*cut\.jsonl\.gz"
-    ):
+    with pytest.raises((InputError, TableError), match=r"cut\.jsonl\.gz") as refused:
         run(spark, config(tmp_path))
+    assert "cannot be read" in str(refused.value)
 
 
 def test_a_loader_that_only_databricks_has_is_refused_elsewhere(spark, tmp_path):
     put(tmp_path, "a.jsonl", line(id="1", text=PROSE))
-    with pytest.raises(InputError, match="set spark.loader=files"):
+    with pytest.raises(InputError, match="only Databricks has"):
         run(spark, config(tmp_path, "spark.loader=auto_loader"))
 
 

@@ -125,7 +125,7 @@ class Extraction:
 class Bandit:
     strategy: str = setting(choices=("equal", "random"))
     docs_per_pull: int = setting(low=1)
-    arms_per_iteration: int = setting(low=1)
+    arms_per_iteration: int = setting(low=0)
     exploration: str = setting(choices=("paper", "constant"))
     alpha: float = setting(low=0.0)
 

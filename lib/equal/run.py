@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from equal.config import RunConfig
-from equal.core.bandit import Pull, require_affordable
+from equal.core.bandit import Pull, arms_at_once, require_affordable
 from equal.core.costs import inference_flops
 from equal.errors import BudgetError
 from equal.extraction import Extraction
@@ -114,7 +114,7 @@ def run_to_budget(job: Job) -> Outcome:
 
         state, reason = run_bandit(
             state,
-            policy=_policy(config, warm_up_documents),
+            policy=_policy(config, state, warm_up_documents),
             limits=limits,
             extract=extract,
             score=reading.score,
@@ -130,11 +130,11 @@ def _limits(config: RunConfig, state: State) -> Limits:
     return Limits(config.document_budget(num_docs), config.budget.tokens, config.budget.money)
 
 
-def _policy(config: RunConfig, warm_up_documents: int) -> Policy:
+def _policy(config: RunConfig, state: State, warm_up_documents: int) -> Policy:
     bandit = config.bandit
     return Policy(
         bandit.strategy,
-        bandit.arms_per_iteration,
+        bandit.arms_per_iteration or arms_at_once(len(state.arms)),
         bandit.docs_per_pull,
         bandit.exploration,
         bandit.alpha,

@@ -14,6 +14,7 @@ from equal.core.bandit import (
     WORST_REWARD,
     ArmState,
     Pull,
+    arms_at_once,
     choose_pulls,
     ds_scores,
     exploration_weight,
@@ -258,3 +259,8 @@ def test_fold_refuses_two_truths():
 
 def test_no_history_is_no_state():
     assert fold([]) == {}
+
+
+@pytest.mark.parametrize(("num_arms", "at_once"), [(1, 1), (16, 1), (64, 3), (1000, 50)])
+def test_one_arm_in_twenty_is_pulled_at_once(num_arms: int, at_once: int):
+    assert arms_at_once(num_arms) == at_once

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame
@@ -21,6 +22,7 @@ from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
 from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS
 from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid
+from small_disk import needs_namespaces, run_out_of_space
 
 
 def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, prepared, unbroken):
@@ -61,6 +63,22 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(
     assert contents(spark, config) == expected
     assert calls <= len(server.bodies) <= calls + IN_FLIGHT
     assert paid(spark, config) == BUDGET
+
+
+@needs_namespaces
+def test_a_full_disk_is_named_and_the_next_run_goes_on_with_what_was_paid(spark, config, server, unbroken, tmp_path):
+    expected, calls = unbroken
+    server.bodies.clear()
+    store, disk, kept = Path(config.storage.root), tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    used = sum(-(-path.stat().st_size // 4096) * 4096 for path in store.rglob("*") if path.is_file())
+    there = replace(config, storage=replace(config.storage, root=str(disk)))
+    (tmp_path / "job.yml").write_text(json.dumps(_as_yaml(there)))
+    command = [sys.executable, str(JOB), "--config", str(tmp_path / "job.yml")]
+    said = run_out_of_space(command, disk=disk, size=used + 60_000, kept=kept, before=store, SPARK_DRIVER_MEMORY="1g")
+    assert "no space left on" in said.lower()
+    assert contents(spark, replace(config, storage=replace(config.storage, root=str(kept)))) == expected
+    assert calls <= len(server.bodies) <= 2 * calls
 
 
 def _as_yaml(config: RunConfig) -> dict[str, object]:

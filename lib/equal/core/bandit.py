@@ -127,6 +127,14 @@ def choose_pulls(
     return chosen
 
 
+def arms_at_once(num_arms: int) -> int:
+    """Arms that one iteration pulls unless a number is given: one in twenty, as the paper's code (50 of 1000).
+
+    More of them read less of the best ones: docs/log.md has the measurement.
+    """
+    return max(1, num_arms // 20)
+
+
 def largest_k(docs_per_pull: int, document_budget: int, max_share: float) -> int | None:
     """The most arms of which each can be pulled once within `max_share` of the budget.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -13,11 +12,9 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> str:
+def make_tiny_model(folder: str) -> None:
     """Two layers of 32 dimensions; every byte is a token, so that answers can be counted by hand."""
     torch.set_num_threads(1)  # threads that wait for one another cost more than they bring at this size
-    folder = str(tmp_path_factory.mktemp("model") / "tiny")
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<|pad|>", "<|start|>", "<|end|>", *letters])}
     bytes_only = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -36,4 +33,3 @@ def tiny_model(tmp_path_factory) -> str:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
