@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from chat_server import always
 from equal.config import RunConfig, load
 from equal.errors import EndpointError
+from equal.extraction import Extraction
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
@@ -163,13 +164,18 @@ def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, mo
 def test_replies_of_a_run_that_was_abandoned_serve_the_others(config, server, monkeypatch):
     """A run died with replies in its spool and is never resumed; another run asks the same."""
 
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
+    totals = Extraction._totals
+
+    def die(reading: Extraction, *written: object) -> object:
+        if reading.spool.count():
+            raise KeyboardInterrupt
+        return totals(reading, *written)
 
     with monkeypatch.context() as patched:
-        patched.setattr("equal.extraction.Extraction._totals", die)
+        patched.setattr(Extraction, "_totals", die)
         with pytest.raises(KeyboardInterrupt):
             run_stage(replace(config, run_name="abandoned"), "extract", RUN["extract"])
+    assert server.bodies
     run_stage(config, "extract", RUN["extract"])
     asked = [json.dumps(body["messages"]) for body in server.bodies]
     assert len(asked) == len(set(asked))
