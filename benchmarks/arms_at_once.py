@@ -13,10 +13,10 @@ import argparse
 from dataclasses import replace
 
 import numpy as np
+from estimators import ESTIMATORS, NUM_REFERENCE, YIELD, Cost, Pool, mixture, real
 
 from equal.core.bandit import ArmState, choose_pulls
 from equal.core.transport import reward
-from estimators import ESTIMATORS, NUM_REFERENCE, YIELD, Cost, Pool, mixture, real
 
 NUM_ARMS, DOCS_PER_ARM, WARM_UP, BUDGET, DOCS_PER_PULL = 64, 300, 195, 1000, 5
 AT_ONCE = (1, 2, 3, 4, 6, 10)
