@@ -9,7 +9,7 @@ from equal.io.tables import Tables
 from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES
 
 JOB = Path(__file__).resolve().parent.parent / "jobs" / "extract.py"
-IN_FLIGHT, BUDGET = 4, 24
+IN_FLIGHT, BUDGET = 4, 18
 TOPICS = (
     "The variance of a random sample measures the spread of its values around the mean",
     "A router forwards packets between networks by looking at the address in each header",

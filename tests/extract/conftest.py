@@ -14,7 +14,7 @@ from chat_server import ChatServer
 from equal.config import RunConfig, load
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
-from extract_world import BUDGET, IN_FLIGHT, TOPICS, contents
+from extract_world import BUDGET, IN_FLIGHT, TOPICS, contents, paid
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,12 @@ def config(prepared: RunConfig, tmp_path: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def unbroken(prepared: RunConfig, server: ChatServer, spark) -> tuple[dict[str, list], int]:
+def unbroken(prepared: RunConfig, server: ChatServer, spark, tmp_path_factory) -> tuple[dict[str, list], int]:
     """The tables of a run that nothing stopped, and the calls it took."""
+    root = str(tmp_path_factory.mktemp("unbroken") / "store")
+    shutil.copytree(prepared.storage.root, root)
+    config = replace(prepared, storage=replace(prepared.storage, root=root))
     server.bodies.clear()
-    run_stage(prepared, "extract", RUN["extract"])
-    return contents(spark, prepared), len(server.bodies)
+    run_stage(config, "extract", RUN["extract"])
+    assert paid(spark, config) == BUDGET
+    return contents(spark, config), len(server.bodies)
