@@ -14,9 +14,8 @@ from equal.io.stage import exit_on_error
 from equal.io.tables import Tables
 from equal.schemas import ITERATIONS
 
-ROWS, WIDTH = 20, 48
-#: an answer with more columns is printed downwards
-COLUMNS = 11
+#: of an answer; one with more columns is printed downwards
+ROWS, WIDTH, COLUMNS = 20, 48, 11
 
 
 @dataclass(frozen=True)
