@@ -25,6 +25,7 @@ def _namespaces_work() -> bool:
     return bool(shutil.which("unshare")) and not subprocess.run([*UNSHARE, "true"], check=False).returncode
 
 
+# some containers forbid mounts, and a full disk can be made by nothing else without root; it runs wherever they do not
 needs_namespaces = pytest.mark.skipif(not _namespaces_work(), reason="this system gives users no mount namespaces")
 
 
