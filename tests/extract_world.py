@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
-from equal.config import RunConfig
+from equal.config import RunConfig, load
 from equal.io.tables import Tables
 from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES
 
@@ -31,6 +33,18 @@ def contents(spark, config: RunConfig) -> dict[str, list]:
         name: sorted(map(repr, spark.sql(f"SELECT {what} FROM {tables.name(name)} WHERE run_id = 'r'").collect()))
         for name, what in COMPARED.items()
     }
+
+
+def settings_file(config: RunConfig, path: Path) -> Path:
+    """Write what differs from base.yml, for a job in a process of its own; JSON is YAML."""
+    base, mine = asdict(load()), asdict(config)
+    changed = {
+        name: value if not isinstance(value, dict) else {k: v for k, v in value.items() if v != base[name][k]}
+        for name, value in mine.items()
+        if value != base[name]
+    }
+    path.write_text(json.dumps(changed))
+    return path
 
 
 def paid(spark, config: RunConfig) -> int:

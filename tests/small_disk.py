@@ -14,6 +14,7 @@ UNSHARE = ["unshare", "--map-root-user", "--mount"]
 #: runs the command on the small disk, makes room, runs it again, and keeps what is there then
 SCRIPT = """
 mount -t tmpfs -o size="$SIZE" tmpfs "$DISK" || exit 9
+[ -z "$BEFORE" ] || cp -r "$BEFORE/." "$DISK" || exit 9
 "$@"; echo "first $?"
 mount -o remount,size=1g "$DISK"
 "$@"; echo "second $?"
@@ -29,7 +30,9 @@ def _namespaces_work() -> bool:
 needs_namespaces = pytest.mark.skipif(not _namespaces_work(), reason="this system gives users no mount namespaces")
 
 
-def run_out_of_space(command: Sequence[str], *, disk: Path, size: int, kept: Path) -> str:
+def run_out_of_space(
+    command: Sequence[str], *, disk: Path, size: int, kept: Path, before: Path | None = None
+) -> str:
     """Run a job that fills `disk`, then again with room; returns what both wrote to stderr.
 
     Args:
@@ -37,8 +40,9 @@ def run_out_of_space(command: Sequence[str], *, disk: Path, size: int, kept: Pat
         disk: an empty folder.
         size: bytes of the small disk.
         kept: where the disk's content lies afterwards.
+        before: a folder whose content is on the disk from the start.
     """
-    places = {"DISK": str(disk), "KEPT": str(kept), "SIZE": str(size)}
+    places = {"DISK": str(disk), "KEPT": str(kept), "SIZE": str(size), "BEFORE": str(before or "")}
     done = subprocess.run(
         [*UNSHARE, "sh", "-c", SCRIPT, "sh", *command],
         env={**os.environ, **places},

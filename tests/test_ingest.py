@@ -219,15 +219,21 @@ def test_bad_sources_are_refused_with_a_remedy(spark, tmp_path, files, overrides
         check_source(spark, config(tmp_path, *overrides).documents)
 
 
-def test_files_of_another_format_or_cut_off_are_refused(spark, tmp_path):
+def test_files_of_another_format_are_refused(spark, tmp_path):
     put(tmp_path, "a.jsonl", line(id="1", text=PROSE))
     with pytest.raises(InputError, match=r"cannot be read as parquet \(.*a\.jsonl"):
         check_source(spark, config(tmp_path, "documents.format=parquet").documents)
+
+
+def test_a_damaged_archive_is_named_and_a_whole_copy_in_its_place_loses_nothing(spark, tmp_path):
+    put(tmp_path, "a.jsonl", line(id="1", text=PROSE))
     whole = gzip.compress(b"\n".join(line(id=str(i), text=f"{PROSE} {i}") for i in range(5000)))
-    (tmp_path / "in" / "a.jsonl").unlink()
-    (tmp_path / "in" / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises((InputError, TableError), match="end of input stream"):
+    archive = tmp_path / "in" / "cut.jsonl.gz"
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.jsonl\.gz is cut off or damaged \(.*put a whole copy in its place"):
         run(spark, config(tmp_path))
+    archive.write_bytes(whole)
+    assert run(spark, config(tmp_path)).read(DOCUMENTS).count() == 5001
 
 
 def test_a_loader_that_only_databricks_has_is_refused_elsewhere(spark, tmp_path):

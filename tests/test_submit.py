@@ -15,7 +15,9 @@ import pyspark
 import pytest
 from deltalake import DeltaTable
 
+from chat_server import ChatServer
 from corpus import write_corpus
+from reference import write_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -57,11 +59,12 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def submit(job: str, master: str, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    settings = [f"documents.path={root.parent / 'source'}", f"storage.root={root}", "budget.documents=10"]
+def submit(job: str, master: str, root: Path, *options: str, settings: tuple[str, ...] = ()) -> str:
+    """Run a job by spark-submit; returns its exit status and what it printed."""
+    settings = (f"documents.path={root.parent / 'source'}", f"storage.root={root}", "budget.documents=30", *settings)
     arguments = [part for setting in settings for part in ("--set", setting)]
     script, demo = str(ROOT / "jobs" / f"{job}.py"), str(ROOT / "conf" / "demo.yml")
-    return subprocess.run(
+    done = subprocess.run(
         [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, *options, script, "--config", demo, *arguments],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable},
         stdout=subprocess.PIPE,
@@ -69,29 +72,51 @@ def submit(job: str, master: str, root: Path, *options: str) -> subprocess.Compl
         text=True,
         check=False,
     )
+    return f"{done.returncode} {done.stdout}"
 
 
-def table(root: Path, name: str) -> list[tuple[object, ...]]:
-    columns = {"documents": ["doc_id", "text"], "removals": ["doc_id", "stage", "reason", "evidence"]}[name]
-    rows = DeltaTable(str(root / "tables" / name)).to_pyarrow_table(columns=columns).to_pylist()
-    return sorted(tuple(row.values()) for row in rows)
+#: table -> what must not depend on where the jobs run
+COMPARED = {
+    "documents": ["doc_id", "text"],
+    "removals": ["doc_id", "stage", "reason", "evidence"],
+    "assignments": ["doc_id", "cluster_id"],
+    "extractions": ["iteration", "arm_id", "doc_id", "status", "num_pairs"],
+    "qa_pairs": ["pair_id", "arm_id", "iteration"],
+    "arm_history": ["iteration", "arm_id", "pulls", "pairs", "reward"],
+    "selected_pairs": ["pair_id", "rank"],
+}
 
 
-def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, tmp_path):
+def table(root: Path, name: str) -> list[tuple[str, ...]]:
+    rows = DeltaTable(str(root / "tables" / name)).to_pyarrow_table(columns=COMPARED[name]).to_pylist()
+    return sorted(tuple(map(str, row.values())) for row in rows)
+
+
+def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, tmp_path, tiny_model):
+    """Every job in order; executors read models and write the spool on their own."""
     write_corpus(300, tmp_path / "source", packages=["scipy", "numpy"])
-    properties = ("--properties-file", str(ROOT / "conf" / "spark.conf"))
-    for where, root in ((master, tmp_path / "cluster"), ("local[2]", tmp_path / "local")):
-        for job in ("ingest", "deduplicate"):
-            done = submit(job, where, root, *properties)
-            assert done.returncode == 0, done.stdout[-3000:]
-            assert f"{job}: " in done.stdout
+    write_reference(tmp_path / "reference")
+    held_out = tmp_path / "reference" / "held_out.jsonl"
+    with ChatServer() as server:
+        settings = (
+            f"reference.guide={tmp_path / 'reference' / 'guide.jsonl'}", f"reference.held_out={held_out}",
+            f"decontaminate.benchmarks={{held_out: {held_out}}}", f"endpoint.url={server.url}",
+            f"endpoint.model={server.model}", "extraction.min_answer_similarity=0.0", "warm_up.fraction=0.04",
+            "cluster.k=3", "bandit.docs_per_pull=2", "bandit.arms_per_iteration=2",
+            f"finetune.base_model={tiny_model}", "finetune.epochs=1", "evaluate.max_items=4",
+        )  # fmt: skip
+        properties = ("--properties-file", str(ROOT / "conf" / "spark.conf"))
+        for where, root in ((master, tmp_path / "cluster"), ("local[2]", tmp_path / "local")):
+            said = submit("pipeline", where, root, *properties, settings=settings)
+            assert said.startswith("0 "), said[-3000:]
+            assert "pipeline: all 10 stages finished" in said
     assert len(table(tmp_path / "cluster", "documents")) > 250
-    assert table(tmp_path / "cluster", "removals"), "documentation has copies"
-    for name in ("documents", "removals"):
+    for name in COMPARED:
+        assert table(tmp_path / "cluster", name), name
         assert table(tmp_path / "cluster", name) == table(tmp_path / "local", name)
 
 
 def test_a_session_without_delta_is_told_what_to_add(tmp_path):
-    done = submit("ingest", "local[1]", tmp_path / "root")
-    assert done.returncode == 2, done.stdout[-3000:]
-    assert "--properties-file conf/spark.conf" in done.stdout
+    said = submit("ingest", "local[1]", tmp_path / "root")
+    assert said.startswith("2 "), said[-3000:]
+    assert "--properties-file conf/spark.conf" in said

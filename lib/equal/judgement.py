@@ -23,6 +23,8 @@ from equal.training.evaluate import AnswerModel, answer_nll, generate_answers
 HELD_OUT = "held_out"
 #: resamples of documents behind a distance's interval
 _RESAMPLES = 100
+#: points of the budget at which the distance is taken; the first and the last iteration are among them
+_STEPS = 16
 
 Row = dict[str, object]
 
@@ -56,8 +58,8 @@ def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item])
 def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
     """Debiased transport distance of the run's pairs to the held-out items, with a 90 % bootstrap interval.
 
-    One row `pairs` for all of them, and `pairs:N` for those of iterations up to N: what each step of the budget
-    bought. Always the `split` estimate: sets of different size are compared, and `plain` depends on size.
+    One row `pairs` for all of them, and `pairs:N` for those of iterations up to N: what the budget bought step by
+    step. Always the `split` estimate: sets of different size are compared, and `plain` depends on size.
     """
     config, settings = job.config, job.config.encoder
     folder = job.path("encoders", job.upstream_hash("warm_up"))
@@ -69,8 +71,9 @@ def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
     reference = encoder.encode([item.text for item in items])
     found_in = {row.pair_id: row.iteration for row in frame.select("pair_id", "iteration").collect()}
     iterations = np.array([found_in[pair_id] for pair_id in pairs.pair_ids])
-    steps = np.unique(iterations)
-    shown = tqdm(steps, desc="distance after each iteration", unit="iteration", leave=False, mininterval=5.0)
+    reached = np.unique(iterations)
+    steps = reached[np.unique(np.linspace(0, len(reached) - 1, _STEPS).round().astype(int))]
+    shown = tqdm(steps, desc="distance over the budget", unit="step", leave=False, mininterval=5.0)
     rows = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in shown]
     return [{**rows[-1], "model": "pairs"}, *rows]
 

@@ -8,20 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame
 
 from chat_server import always
-from equal.config import RunConfig, load
+from equal.config import RunConfig
 from equal.errors import EndpointError
 from equal.extraction import Extraction
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
 from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS
-from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid
+from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file
+from small_disk import needs_namespaces, run_out_of_space
 
 
 def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, config, server, unbroken):
@@ -40,10 +42,10 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
     expected, calls = unbroken
     server.bodies.clear()
     server.delay_s = 0.4
-    (tmp_path / "job.yml").write_text(json.dumps(_as_yaml(config)))
+    settings = settings_file(config, tmp_path / "job.yml")
     log = (tmp_path / "job.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, str(JOB), "--config", str(tmp_path / "job.yml")],
+        [sys.executable, str(JOB), "--config", str(settings)],
         stdout=log, stderr=log, start_new_session=True, env={**os.environ, "SPARK_DRIVER_MEMORY": "1g"},
     )  # fmt: skip
     give_up = time.monotonic() + 180
@@ -61,14 +63,25 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
     assert paid(spark, config) == BUDGET
 
 
-def _as_yaml(config: RunConfig) -> dict[str, object]:
-    """What differs from base.yml, as a file; JSON is YAML."""
-    base, mine = asdict(load()), asdict(config)
-    return {
-        name: value if not isinstance(value, dict) else {k: v for k, v in value.items() if v != base[name][k]}
-        for name, value in mine.items()
-        if value != base[name]
-    }
+@needs_namespaces
+def test_a_full_disk_stops_a_run_by_name_and_the_next_one_ends_as_if_there_had_been_room(
+    spark, config, server, unbroken, tmp_path
+):
+    expected, calls = unbroken
+    server.bodies.clear()
+    disk, store = tmp_path / "disk", Path(config.storage.root)
+    disk.mkdir()
+    settings = settings_file(replace(config, storage=replace(config.storage, root=str(disk))), tmp_path / "job.yml")
+    # a tmpfs gives whole pages
+    used = sum(-(-file.stat().st_size // 4096) * 4096 for file in store.rglob("*") if file.is_file())
+    said = run_out_of_space(
+        [sys.executable, str(JOB), "--config", str(settings)],
+        disk=disk, size=used + 200_000, kept=tmp_path / "kept", before=store,
+    )  # fmt: skip
+    assert "no space left on the device that holds storage.root; free some or move storage.root" in said
+    kept = replace(config, storage=replace(config.storage, root=str(tmp_path / "kept")))
+    assert contents(spark, kept) == expected
+    assert calls <= len(server.bodies) <= calls + IN_FLIGHT
 
 
 def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, server, unbroken):

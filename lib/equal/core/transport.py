@@ -200,14 +200,15 @@ Halves = tuple[np.ndarray, np.ndarray]
 
 def _halves(groups: np.ndarray, rng: np.random.Generator) -> Halves:
     """Rows in two shuffled halves of about equal size, no group in both; the second is empty for a single group."""
-    members = [np.flatnonzero(groups == g) for g in rng.permutation(np.unique(groups))]
-    halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    sizes = [0, 0]
-    for rows in members:
-        smaller = int(sizes[1] < sizes[0])
-        halves[smaller].append(rows)
-        sizes[smaller] += len(rows)
-    first, second = (np.concatenate(half) if half else np.empty(0, int) for half in halves)
+    sizes = np.bincount(groups)
+    drawn = rng.permutation(np.flatnonzero(sizes))
+    taken, half_of, place = [0, 0], np.zeros(len(sizes), int), np.zeros(len(sizes), int)
+    place[drawn] = np.arange(len(drawn))
+    for group, size in zip(drawn.tolist(), sizes[drawn].tolist()):
+        half_of[group] = half = int(taken[1] < taken[0])
+        taken[half] += size
+    rows = np.argsort(place[groups], kind="stable")
+    first, second = (rows[half_of[groups[rows]] == half] for half in (0, 1))
     return rng.permutation(first), rng.permutation(second)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,8 @@ _PROBED_RECORDS = 1000
 _SPARK_FORMATS = {"jsonl": "text", "text": "text", "parquet": "parquet"}
 #: without it the stream passes over files a week older than the newest one it has seen
 _MAX_FILE_AGE = "36500d"
+#: what Java says of a compressed file that ends early or is damaged, without naming it
+_DAMAGED = re.compile(r"end of input stream|EOFException|ZipException|gzip|zlib|invalid (block|stored|distance|code)")
 
 Prepare = Callable[[DataFrame, DataFrame], DataFrame]
 Split = Callable[[DataFrame], tuple[DataFrame, DataFrame]]
@@ -56,6 +59,7 @@ def check_source(spark: SparkSession, documents: Documents) -> StructType:
         schema = _read(spark, _SPARK_FORMATS[documents.format], path).schema
         present = [] if documents.format == "text" else _fields(spark, documents, schema)
     except (PySparkException, Py4JJavaError) as error:
+        _require_whole_files(spark, path, error)
         raise InputError(
             f"documents.path: {path} cannot be read as {documents.format} ({failure_cause(error)}); check the path, "
             "documents.format and that the files are whole"
@@ -98,6 +102,7 @@ def read_new_files(
 
     Raises:
         TableError: the documents were made with other settings, or a write failed.
+        InputError: a compressed file is damaged.
     """
     checkpoint = _checkpoint(tables, fingerprint)
     batches: list[int] = []
@@ -119,12 +124,32 @@ def read_new_files(
     try:
         writer.trigger(availableNow=True).start().awaitTermination()
     except StreamingQueryException as error:
+        _require_whole_files(tables.spark, documents.path, failures[0] if failures else error)
         if failures and isinstance(failures[0], EqualError):
             raise failures[0] from error
         raise TableError(f"ingest: {_first_line(failures[0] if failures else error)}; run the job again") from error
     if not batches:
         log.info("ingest: no new files in %s, nothing changed", documents.path)
     return len(batches)
+
+
+def _require_whole_files(spark: SparkSession, path: str, error: Exception) -> None:
+    """Name the damaged file that Spark failed of.
+
+    Raises:
+        InputError: the first compressed file that cannot be read to its end.
+    """
+    if not _DAMAGED.search(str(error)):
+        return
+    compressed = _read(spark, "binaryFile", path).where("path LIKE '%.gz'").select("path").orderBy("path")
+    for row in compressed.toLocalIterator():
+        try:
+            spark.read.text(row.path).count()
+        except (PySparkException, Py4JJavaError) as failure:
+            raise InputError(
+                f"documents.path: {row.path} is cut off or damaged ({failure_cause(failure)}); put a whole copy in "
+                "its place or remove it, and run the job again"
+            ) from error
 
 
 def _write_batch(tables: Tables, checkpoint: Path, batch_id: int, frames: tuple[DataFrame, DataFrame]) -> None:
