@@ -30,9 +30,7 @@ def _namespaces_work() -> bool:
 needs_namespaces = pytest.mark.skipif(not _namespaces_work(), reason="this system gives users no mount namespaces")
 
 
-def run_out_of_space(
-    command: Sequence[str], *, disk: Path, size: int, kept: Path, before: Path | None = None
-) -> str:
+def run_out_of_space(command: Sequence[str], *, disk: Path, size: int, kept: Path, before: Path | None = None) -> str:
     """Run a job that fills `disk`, then again with room; returns what both wrote to stderr.
 
     Args:

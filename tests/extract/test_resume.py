@@ -15,7 +15,6 @@ import pytest
 from pyspark.sql import DataFrame
 
 from chat_server import always
-from equal.config import RunConfig
 from equal.errors import EndpointError
 from equal.extraction import Extraction
 from equal.io.stage import run_stage
