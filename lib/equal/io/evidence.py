@@ -89,7 +89,7 @@ def arm_history(tables: Tables, run_id: str) -> list[Record]:
 def distance_course(tables: Tables, measured: Measured, run_id: str) -> list[Record]:
     """Distance to the held-out reference against documents read: documents, value, low, high.
 
-    One point an iteration where the evaluation measured its course, else the final one alone.
+    A point wherever the evaluation measured the course, else the final one alone.
     """
     marks = tables.read(ITERATIONS).where(F.col("run_id") == run_id).orderBy("iteration")
     read = {row["iteration"]: row["total_documents"] for row in marks.collect()}
