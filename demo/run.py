@@ -38,8 +38,8 @@ RUNS = ("equal", "random")
 #: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
 TYPICAL_DOCS = 8000
 TYPICAL_MIN = {
-    "ingest": 0.6, "deduplicate": 0.5, "decontaminate": 0.3, "warm_up": 1.7, "embed": 1.2, "cluster": 0.2,
-    "extract": 2.5, "select": 0.1, "finetune": 2.0, "evaluate": 1.0,
+    "ingest": 0.5, "deduplicate": 0.6, "decontaminate": 0.2, "warm_up": 1.6, "embed": 1.0, "cluster": 0.2,
+    "extract": 5.1, "select": 0.1, "finetune": 3.3, "evaluate": 1.0,
 }  # fmt: skip
 #: what follows once the model has read its documents, one run after the other
 JUDGED = ("select", "finetune", "evaluate")
