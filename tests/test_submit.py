@@ -61,7 +61,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def submit(job: str, master: str, root: Path, *options: str, settings: tuple[str, ...] = ()) -> str:
     """Run a job by spark-submit; returns its exit status and what it printed."""
-    settings = (f"documents.path={root.parent / 'source'}", f"storage.root={root}", "budget.documents=18", *settings)
+    settings = (f"documents.path={root.parent / 'source'}", f"storage.root={root}", "budget.documents=30", *settings)
     arguments = [part for setting in settings for part in ("--set", setting)]
     script, demo = str(ROOT / "jobs" / f"{job}.py"), str(ROOT / "conf" / "demo.yml")
     done = subprocess.run(
@@ -94,14 +94,14 @@ def table(root: Path, name: str) -> list[tuple[str, ...]]:
 
 def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, tmp_path, tiny_model):
     """Every job in order; executors read models and write the spool on their own."""
-    write_corpus(150, tmp_path / "source", packages=["scipy", "numpy"])
+    write_corpus(300, tmp_path / "source", packages=["scipy", "numpy"])
     write_reference(tmp_path / "reference")
     held_out = tmp_path / "reference" / "held_out.jsonl"
     with ChatServer() as server:
         settings = (
             f"reference.guide={tmp_path / 'reference' / 'guide.jsonl'}", f"reference.held_out={held_out}",
             f"decontaminate.benchmarks={{held_out: {held_out}}}", f"endpoint.url={server.url}",
-            f"endpoint.model={server.model}", "extraction.min_answer_similarity=0.0", "warm_up.fraction=0.06",
+            f"endpoint.model={server.model}", "extraction.min_answer_similarity=0.0", "warm_up.fraction=0.04",
             "cluster.k=3", "bandit.docs_per_pull=2", "bandit.arms_per_iteration=2",
             f"finetune.base_model={tiny_model}", "finetune.epochs=1", "evaluate.max_items=4",
         )  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, tmp_pat
             said = submit("pipeline", where, root, *properties, settings=settings)
             assert said.startswith("0 "), said[-3000:]
             assert "pipeline: all 10 stages finished" in said
-    assert len(table(tmp_path / "cluster", "documents")) > 120
+    assert len(table(tmp_path / "cluster", "documents")) > 250
     for name in COMPARED:
         assert table(tmp_path / "cluster", name), name
         assert table(tmp_path / "cluster", name) == table(tmp_path / "local", name)
