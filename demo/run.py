@@ -19,7 +19,7 @@ from typing import Any
 
 from corpus import write_corpus
 from equal.config import RunConfig, load
-from equal.io.marks import finished
+from equal.io.marks import Marks
 from equal.io.report import verdict, write_report
 from equal.io.session import open_session
 from equal.io.stage import Body, exit_on_error, log, run_stage
@@ -33,8 +33,8 @@ from server import MODEL_NAME, Server, serve
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
 KEY_ENV = "EQUAL_ENDPOINT_KEY"
-#: the runs compared: name and bandit.strategy
-RUNS = ("equal", "random")
+#: the runs compared and what differs between them; the control learns nothing on its way, so its iterations are larger
+RUNS = {"equal": ["bandit.strategy=equal"], "random": ["bandit.strategy=random", "bandit.docs_per_pull=10"]}
 #: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
 TYPICAL_DOCS = 8000
 TYPICAL_MIN = {
@@ -63,7 +63,7 @@ def main() -> None:
         model_dir = convert()
         configs = {name: _config(name, model_dir) for name in RUNS}
         with _output_to(OUT / "spark.log"):
-            open_session(configs["equal"].spark.partitions)
+            open_session(configs["equal"].spark.partitions, with_models=True)
         minutes = _minutes(configs, num_docs)
         if not _extracted(configs):
             with serve(model_dir, OUT / "vllm.log") as server:
@@ -111,7 +111,7 @@ def _config(name: str, model_dir: Path) -> RunConfig:
         ROOT / "conf" / "demo.yml",
         [
             f"run_name={name}",
-            f"bandit.strategy={name}",
+            *RUNS[name],
             f"storage.root={OUT}",
             f"documents.path={OUT / 'source'}",
             f"reference.guide={reference / 'guide.jsonl'}",
@@ -130,7 +130,7 @@ def _tables(config: RunConfig) -> Tables:
 def _extracted(configs: dict[str, RunConfig]) -> bool:
     """Whether both runs have read their documents, so that no server is needed."""
     tables = _tables(configs["equal"])
-    return all(finished(tables, config, "extract") for config in configs.values())
+    return all(Marks.read(tables, config).finished("extract") for config in configs.values())
 
 
 def _until_extracted(configs: dict[str, RunConfig], server: Server, minutes: dict[Step, float]) -> None:
@@ -160,10 +160,11 @@ def _stage(config: RunConfig, stage: str, body: Body, minutes: dict[Step, float]
 def _minutes(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
     """What each step will take by experience: as the corpus where it works on the corpus, nothing where it is done."""
     tables = _tables(configs["equal"])
+    marks = {name: Marks.read(tables, config) for name, config in configs.items()}
     return {
         (name, stage): TYPICAL_MIN[stage] * (1.0 if stage in RUN else num_docs / TYPICAL_DOCS)
         for name, stage in STEPS
-        if stage == "ingest" or not finished(tables, configs[name], stage)
+        if stage == "ingest" or not marks[name].finished(stage)
     }
 
 

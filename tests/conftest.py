@@ -16,7 +16,7 @@ os.environ.setdefault("SPARK_MASTER", "local[2]")
 def spark() -> Iterator[object]:
     from equal.io.session import open_session
 
-    session = open_session(partitions=2)
+    session = open_session(partitions=2, with_models=True)
     yield session
     session.stop()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from equal.config import load
-from equal.io.marks import mark
+from equal.io.marks import Marks
 from equal.io.references import read_spared
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
@@ -60,10 +60,11 @@ def test_documents_pass_through_the_three_stages(spark, tmp_path):
     kept = kept_documents(tables.read(DOCUMENTS), tables.read(REMOVALS))
     assert {r.source_id for r in kept.collect()} == {"original", "own0", "own1", "own2", "own3"}
 
-    details = json.loads(mark(tables, config(0.75), "decontaminate")["details"])
+    mark = Marks.read(tables, config(0.75)).of("decontaminate")
+    details = json.loads(mark["details"])
     assert (details["contaminated"], details["spared"]) == (1, 0)
-    input_hash = mark(tables, config(0.75), "decontaminate")["input_hash"]
-    assert read_spared(str(tmp_path / "root" / "decontaminate" / f"{input_hash}.json")) == frozenset()
+    spared = tmp_path / "root" / "decontaminate" / f"{mark['input_hash']}.json"
+    assert read_spared(str(spared)) == frozenset()
 
     del expected["edited"]
     run_stage(config(1.0), "deduplicate", deduplicate)

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from equal.config import RunConfig, load
 from equal.errors import InputError, TableError
 from equal.io import source
+from equal.io.marks import Marks
 from equal.io.source import check_source
 from equal.io.stage import Job, run_stage
 from equal.io.tables import Tables
@@ -46,7 +47,7 @@ def put(tmp_path: Path, name: str, *lines: bytes) -> Path:
 def run(spark, settings: RunConfig) -> Tables:
     """The job's body, without the mark and the cost row that every stage leaves."""
     tables = Tables(spark, settings.storage.root)
-    ingest(Job(settings, spark, tables, "ingest", "hash"))
+    ingest(Job(settings, spark, tables, "ingest", "hash", Marks(settings, {}, "")))
     return tables
 
 

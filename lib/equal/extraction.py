@@ -138,7 +138,8 @@ class Extraction:
             EndpointError: more than endpoint.max_failed_share of the documents failed; replies are kept.
         """
         job, settings = self.job, self.job.config.extraction
-        with_text = documents.join(job.tables.read(DOCUMENTS).select(DOC_ID, "text"), DOC_ID)
+        # a few hundred ids travel to the texts, not a million texts to the ids
+        with_text = job.tables.read(DOCUMENTS).select(DOC_ID, "text").join(F.broadcast(documents), DOC_ID)
         rows = extract_pairs(
             passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages),
             job.tables.read(REPLIES),

@@ -14,7 +14,6 @@ from equal.core.costs import inference_flops
 from equal.errors import BudgetError
 from equal.extraction import Extraction
 from equal.history import open_state, record_iteration
-from equal.io.marks import history_hash
 from equal.io.progress import reading_progress
 from equal.io.stage import Job, Outcome
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
@@ -85,7 +84,7 @@ def run_to_budget(job: Job) -> Outcome:
         EndpointError: the endpoint cannot serve; what was paid for is kept.
     """
     config, tables = job.config, job.tables
-    fingerprint = history_hash(tables, config)
+    fingerprint = job.marks.history_hash()
     warm_up_documents = int(str(job.details("warm_up")["documents"]))
     state = open_state(tables, config.run_name, fingerprint, 0 if warm_up_documents else 1)
     limits = _limits(config, state)

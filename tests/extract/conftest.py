@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,10 @@ from chat_server import ChatServer
 from equal.config import RunConfig, load
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
-from extract_world import BUDGET, IN_FLIGHT, TOPICS, contents, paid
+from extract_world import BUDGET, IN_FLIGHT, TOPICS, contents
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server() -> Iterator[ChatServer]:
     with ChatServer() as running:
         yield running
@@ -29,7 +29,7 @@ def healthy(server: ChatServer) -> None:
     server.bodies.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def prepared(tmp_path_factory: pytest.TempPathFactory, spark, server: ChatServer) -> RunConfig:
     """Sixty documents in three arms, six of them read by the warm-up."""
     root = tmp_path_factory.mktemp("prepared")
@@ -57,20 +57,42 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, spark, server: ChatServer
     return config
 
 
+def _copy(config: RunConfig, root: Path) -> RunConfig:
+    shutil.copytree(config.storage.root, root)
+    return replace(config, storage=replace(config.storage, root=str(root)))
+
+
 @pytest.fixture
 def config(prepared: RunConfig, tmp_path: Path) -> RunConfig:
     """The prepared corpus in a place of this test's own, nothing paid for but the warm-up."""
-    shutil.copytree(prepared.storage.root, tmp_path / "store")
-    return replace(prepared, storage=replace(prepared.storage, root=str(tmp_path / "store")))
+    return _copy(prepared, tmp_path / "store")
 
 
-@pytest.fixture(scope="module")
-def unbroken(prepared: RunConfig, server: ChatServer, spark, tmp_path_factory) -> tuple[dict[str, list], int]:
-    """The tables of a run that nothing stopped, and the calls it took."""
-    root = str(tmp_path_factory.mktemp("unbroken") / "store")
-    shutil.copytree(prepared.storage.root, root)
-    config = replace(prepared, storage=replace(prepared.storage, root=root))
+@dataclass(frozen=True)
+class Unbroken:
+    """A run that nothing stopped; its tables are not to be written.
+
+    Attributes:
+        config: of the run.
+        contents: of its tables.
+        calls: that it took.
+    """
+
+    config: RunConfig
+    contents: dict[str, list]
+    calls: int
+
+
+@pytest.fixture(scope="package")
+def unbroken(prepared: RunConfig, server: ChatServer, spark, tmp_path_factory) -> Unbroken:
+    """From the prepared corpus to the end of its budget."""
+    config = _copy(prepared, tmp_path_factory.mktemp("unbroken") / "store")
     server.bodies.clear()
     run_stage(config, "extract", RUN["extract"])
-    assert paid(spark, config) == BUDGET
-    return contents(spark, config), len(server.bodies)
+    return Unbroken(config, contents(spark, config), len(server.bodies))
+
+
+@pytest.fixture
+def finished(unbroken: Unbroken, tmp_path: Path) -> RunConfig:
+    """The unbroken run in a place of this test's own."""
+    return _copy(unbroken.config, tmp_path / "store")

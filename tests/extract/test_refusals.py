@@ -10,16 +10,17 @@ from pyspark.sql import SparkSession
 from chat_server import always
 from equal.errors import BudgetError, EndpointError, RunLockedError, TableError
 from equal.io.lock import run_lock
+from equal.io.marks import Marks
 from equal.io.stage import Job, run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
 from equal.schemas import ITERATIONS
 
 
-def test_a_second_process_on_one_run_name_is_refused_before_it_asks_anything(config, server):
+def test_a_second_process_on_one_run_name_is_refused_before_it_asks_anything(prepared, server):
     refused = pytest.raises(RunLockedError, match="run_name: r is being worked on by process")
-    with run_lock(config.storage.root, config.run_name), refused:
-        run_stage(config, "extract", RUN["extract"])
+    with run_lock(prepared.storage.root, prepared.run_name), refused:
+        run_stage(prepared, "extract", RUN["extract"])
     assert not server.bodies
 
 
@@ -35,16 +36,16 @@ def test_a_second_process_on_one_run_name_is_refused_before_it_asks_anything(con
 )
 @pytest.mark.parametrize("stage", ["warm_up", "extract"])
 def test_an_endpoint_that_cannot_serve_is_named_before_anything_is_asked(
-    stage: str, endpoint: dict[str, str], message: str, config, server, monkeypatch
+    stage: str, endpoint: dict[str, str], message: str, prepared, server, monkeypatch
 ):
-    changed = replace(config, endpoint=replace(config.endpoint, **endpoint))
+    changed = replace(prepared, endpoint=replace(prepared.endpoint, **endpoint))
     if stage == "warm_up":  # other settings than the finished one's
         changed = replace(changed, warm_up=replace(changed.warm_up, epochs=3))
     monkeypatch.setattr(server, "key", "wanted" if "key_env" in endpoint else "")
     monkeypatch.setattr(server, "max_model_len", 4096 if endpoint else 64)
     body = {**ARMS, **RUN}[stage]
-    tables = Tables(SparkSession.getActiveSession(), config.storage.root)
-    job = Job(changed, tables.spark, tables, stage, "h")
+    tables = Tables(SparkSession.getActiveSession(), prepared.storage.root)
+    job = Job(changed, tables.spark, tables, stage, "h", Marks.read(tables, changed))
     with pytest.raises(EndpointError, match=message):
         body(job)
     assert not server.bodies
@@ -56,8 +57,8 @@ def test_a_context_that_no_passage_fits_stops_the_run(config, server):
         run_stage(config, "extract", RUN["extract"])
 
 
-def test_rows_of_another_configuration_are_refused_with_both_fingerprints(spark, config):
-    run_stage(config, "extract", RUN["extract"])
+def test_rows_of_another_configuration_are_refused_with_both_fingerprints(spark, unbroken):
+    config = unbroken.config
     other = replace(config, bandit=replace(config.bandit, exploration="constant"))
     with pytest.raises(TableError, match="choose another run_name, or restore the settings") as refused:
         run_stage(other, "extract", RUN["extract"])
@@ -75,22 +76,24 @@ def test_rows_of_another_configuration_are_refused_with_both_fingerprints(spark,
         ("cluster", {"k": 2}, "cluster"),
     ],
 )
-def test_what_another_configuration_made_is_not_built_upon(config, server, section, changed, stage):
-    other = replace(config, **{section: replace(getattr(config, section), **changed)})
+def test_what_another_configuration_made_is_not_built_upon(prepared, server, section, changed, stage):
+    other = replace(prepared, **{section: replace(getattr(prepared, section), **changed)})
     with pytest.raises(TableError, match=f"stage {stage}: its output .* was made with other settings"):
         run_stage(other, "extract", RUN["extract"])
     assert not server.bodies
 
 
-def test_arms_that_a_smaller_budget_cannot_sweep_are_refused(config, server):
-    other = replace(config, budget=replace(config.budget, documents=12))
+def test_arms_that_a_smaller_budget_cannot_sweep_are_refused(prepared, server):
+    other = replace(prepared, budget=replace(prepared.budget, documents=12))
     with pytest.raises(BudgetError, match="largest k that fits is 2"):
         run_stage(other, "extract", RUN["extract"])
     assert not server.bodies
 
 
-def test_a_warm_up_above_the_budget_is_refused(config, server):
-    other = replace(config, warm_up=replace(config.warm_up, fraction=0.5), budget=replace(config.budget, documents=20))
+def test_a_warm_up_above_the_budget_is_refused(prepared, server):
+    other = replace(
+        prepared, warm_up=replace(prepared.warm_up, fraction=0.5), budget=replace(prepared.budget, documents=20)
+    )
     with pytest.raises(BudgetError, match="reads 30 of 60 documents, above the budget of 20"):
         run_stage(other, "warm_up", ARMS["warm_up"])
     assert not server.bodies

@@ -25,20 +25,18 @@ from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file
 from small_disk import needs_namespaces, run_out_of_space
 
 
-def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, config, server, unbroken):
-    run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == unbroken[0]
-    tables = Tables(spark, config.storage.root)
+def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unbroken):
+    tables = Tables(spark, unbroken.config.storage.root)
     last = tables.read(ITERATIONS).orderBy("iteration").collect()[-1]
     assert (last.total_documents, last.stop_reason) == (BUDGET, "documents")
     final = tables.read(EXTRACTIONS).where("run_id = 'r' AND final")
     assert (final.count(), final.select("doc_id").distinct().count()) == (BUDGET, BUDGET)
+    assert paid(spark, unbroken.config) == BUDGET
     # the six warm-up documents were paid for before
-    assert unbroken[1] == BUDGET - 6
+    assert unbroken.calls == BUDGET - 6
 
 
 def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, config, server, unbroken, tmp_path):
-    expected, calls = unbroken
     server.bodies.clear()
     server.delay_s = 0.4
     settings = settings_file(config, tmp_path / "job.yml")
@@ -54,19 +52,18 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)  # driver, JVM and Python workers alike
     process.wait()
-    assert contents(spark, config)[ITERATIONS] != expected[ITERATIONS]
+    assert contents(spark, config)[ITERATIONS] != unbroken.contents[ITERATIONS]
     server.delay_s = 0.05
     run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == expected
-    assert calls <= len(server.bodies) <= calls + IN_FLIGHT
+    assert contents(spark, config) == unbroken.contents
+    assert unbroken.calls <= len(server.bodies) <= unbroken.calls + IN_FLIGHT
     assert paid(spark, config) == BUDGET
 
 
 @needs_namespaces
-def test_a_full_disk_stops_a_run_by_name_and_the_next_one_ends_as_if_there_had_been_room(
+def test_a_full_disk_stops_a_run_by_name_and_it_ends_where_there_is_room_as_if_there_always_had_been(
     spark, config, server, unbroken, tmp_path
 ):
-    expected, calls = unbroken
     server.bodies.clear()
     disk, store = tmp_path / "disk", Path(config.storage.root)
     disk.mkdir()
@@ -78,13 +75,14 @@ def test_a_full_disk_stops_a_run_by_name_and_the_next_one_ends_as_if_there_had_b
         disk=disk, size=used + 200_000, kept=tmp_path / "kept", before=store,
     )  # fmt: skip
     assert "no space left on the device that holds storage.root; free some or move storage.root" in said
-    kept = replace(config, storage=replace(config.storage, root=str(tmp_path / "kept")))
-    assert contents(spark, kept) == expected
-    assert calls <= len(server.bodies) <= calls + IN_FLIGHT
+    moved = replace(config, storage=replace(config.storage, root=str(tmp_path / "kept")))
+    assert contents(spark, moved)[ITERATIONS] != unbroken.contents[ITERATIONS]
+    run_stage(moved, "extract", RUN["extract"])
+    assert contents(spark, moved) == unbroken.contents
+    assert unbroken.calls <= len(server.bodies) <= unbroken.calls + IN_FLIGHT
 
 
 def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, server, unbroken):
-    expected, calls = unbroken
     server.bodies.clear()
     served = iter(range(8))
     server.fault = lambda body: "" if next(served, None) is not None else "broken"
@@ -94,8 +92,8 @@ def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, s
     server.fault = lambda body: ""
     server.bodies.clear()
     run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == expected
-    assert len(server.bodies) == calls - 8
+    assert contents(spark, config) == unbroken.contents
+    assert len(server.bodies) == unbroken.calls - 8
 
 
 def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_drops(
@@ -117,11 +115,11 @@ def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_d
     assert all(left[name] for name in (EXTRACTIONS, QA_PAIRS, ARM_HISTORY, COSTS))
     assert not left[ITERATIONS]
     run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == unbroken[0]
+    assert contents(spark, config) == unbroken.contents
 
 
-def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, config, server, caplog, unbroken):
-    run_stage(config, "extract", RUN["extract"])
+def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, finished, server, caplog):
+    config = finished
     server.fault = always("broken")
     before = contents(spark, config)
     with caplog.at_level("INFO", logger="equal"):

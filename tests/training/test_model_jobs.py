@@ -13,6 +13,7 @@ import torch
 from equal.config import RunConfig, load, vary
 from equal.core.metrics import ratio_and_error
 from equal.errors import BudgetError, InputError
+from equal.io.marks import Marks
 from equal.io.references import read_items
 from equal.io.stage import Job, Outcome
 from equal.io.tables import Tables
@@ -80,7 +81,7 @@ def _mark(tables: Tables, stage: str, run_id: str, input_hash: str, details: dic
 
 
 def _run(body, store: Tables, config: RunConfig) -> Outcome:
-    outcome = body(Job(config, store.spark, store, body.__name__, "h"))
+    outcome = body(Job(config, store.spark, store, body.__name__, "h", Marks.read(store, config)))
     run_id = "corpus" if body.__name__ in ("embed", "cluster") else config.run_name
     _mark(store, body.__name__, run_id, "h", outcome.details)
     return outcome

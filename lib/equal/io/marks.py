@@ -7,6 +7,8 @@ that stage and all after it are out of date.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark.sql import functions as F
@@ -35,51 +37,94 @@ UPSTREAM: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 #: the model reads documents here
 READING_STAGES = frozenset({"warm_up", "extract"})
+#: Python workers hold the encoder here
+MODEL_STAGES = READING_STAGES | {"embed"}
 #: from here on a result belongs to a run_name; before, to the corpus
 RUN_STAGES = frozenset({"extract", "select", "finetune", "evaluate"})
 
 
-def require_upstream(tables: Tables, config: RunConfig, stage: str) -> None:
-    """Refuse to build on what another configuration made.
+@dataclass(frozen=True)
+class Marks:
+    """The newest completion mark of every stage of a configuration, as they stood at one moment.
 
-    Raises:
-        TableError: names the first stage before this one that is missing or out of date.
+    They are read in one query: one for each stage and each question took longer than the small stages themselves.
+
+    Attributes:
+        config: whose stages.
+        rows: the marks by stage.
+        corpus_hash: of the documents' ids, the input of all that follows ingest.
     """
-    earlier: list[str] = []
-    while stage := UPSTREAM[stage][0]:
-        earlier.append(stage)
-    for name in reversed(earlier):
-        mark(tables, config, name)
-        if not finished(tables, config, name):
-            sections = ", ".join(UPSTREAM[name][1])
+
+    config: RunConfig
+    rows: Mapping[str, Mapping[str, str]]
+    corpus_hash: str
+
+    @classmethod
+    def read(cls, tables: Tables, config: RunConfig) -> Marks:
+        """Read them; two small queries."""
+        found = [row.asDict() for row in tables.read(STAGES).orderBy("finished_at").collect()]
+        rows = {row["stage"]: row for row in found if row["run_id"] == owner(config, row["stage"])}
+        ids = tables.read(DOCUMENTS).agg(F.count("*"), F.bit_xor(F.xxhash64("doc_id"))).first()
+        return cls(config, rows, "/".join(str(value) for value in ids))
+
+    def of(self, stage: str) -> Mapping[str, str]:
+        """The newest mark of a stage.
+
+        Raises:
+            TableError: the stage has not finished.
+        """
+        if stage not in self.rows:
             raise TableError(
-                f"stage {name}: its output under storage.root={config.storage.root} was made with other settings "
-                f"({sections}) or other input than this configuration gives; run its job with this configuration, "
-                "restore the settings, or choose another storage.root"
+                f"stage {stage}: has not finished under storage.root={self.config.storage.root}; "
+                "run its job with the same --config first"
             )
+        return self.rows[stage]
 
+    def finished(self, stage: str) -> bool:
+        """Whether a stage has nothing left to do for its present input and configuration."""
+        try:
+            return self.of(stage)["input_hash"] == self.expected_hash(stage)
+        except TableError:
+            return False
 
-def expected_hash(tables: Tables, config: RunConfig, stage: str) -> str:
-    """What the output of `stage` is a function of: its settings and its input, back to the documents."""
-    return _hash(tables, config, stage, UPSTREAM[stage][1])
+    def require_upstream(self, stage: str) -> None:
+        """Refuse to build on what another configuration made.
 
+        Raises:
+            TableError: names the first stage before this one that is missing or out of date.
+        """
+        earlier: list[str] = []
+        while stage := UPSTREAM[stage][0]:
+            earlier.append(stage)
+        for name in reversed(earlier):
+            self.of(name)
+            if not self.finished(name):
+                sections = ", ".join(UPSTREAM[name][1])
+                raise TableError(
+                    f"stage {name}: its output under storage.root={self.config.storage.root} was made with other "
+                    f"settings ({sections}) or other input than this configuration gives; run its job with this "
+                    "configuration, restore the settings, or choose another storage.root"
+                )
 
-def history_hash(tables: Tables, config: RunConfig) -> str:
-    """What a run's history is a function of; without the budget, so that a finished run can be extended."""
-    return _hash(tables, config, "extract", CHOICE)
+    def expected_hash(self, stage: str) -> str:
+        """What the output of `stage` is a function of: its settings and its input, back to the documents."""
+        return self._hash(stage, UPSTREAM[stage][1])
 
+    def history_hash(self) -> str:
+        """What a run's history is a function of; without the budget, so that a finished run can be extended."""
+        return self._hash("extract", CHOICE)
 
-def _hash(tables: Tables, config: RunConfig, stage: str, sections: tuple[str, ...]) -> str:
-    before = UPSTREAM[stage][0]
-    parts = [config.fingerprint(*sections)]
-    if before:
-        parts.append(mark(tables, config, before)["input_hash"])
-    if before == "ingest":  # a refresh that brought nothing leaves the corpus, and so the hash, as it was
-        parts.append(_corpus_hash(tables))
-    parts += [_file_hash(path) for path in _files(config).get(stage, ())]
-    if stage in READING_STAGES:
-        parts += [prompt.version for prompt in _prompts(config) if prompt]
-    return hashlib.blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
+    def _hash(self, stage: str, sections: tuple[str, ...]) -> str:
+        before = UPSTREAM[stage][0]
+        parts = [self.config.fingerprint(*sections)]
+        if before:
+            parts.append(self.of(before)["input_hash"])
+        if before == "ingest":  # a refresh that brought nothing leaves the corpus, and so the hash, as it was
+            parts.append(self.corpus_hash)
+        parts += [_file_hash(path) for path in _files(self.config).get(stage, ())]
+        if stage in READING_STAGES:
+            parts += [prompt.version for prompt in _prompts(self.config) if prompt]
+        return hashlib.blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def _prompts(config: RunConfig) -> tuple[Prompt, Prompt | None]:
@@ -87,11 +132,6 @@ def _prompts(config: RunConfig) -> tuple[Prompt, Prompt | None]:
     return load_prompts(
         how.domain, answer=how.answer, refine=how.refine, structured=how.structured, max_pairs=how.max_pairs
     )
-
-
-def _corpus_hash(tables: Tables) -> str:
-    ids = tables.read(DOCUMENTS).agg(F.count("*"), F.bit_xor(F.xxhash64("doc_id"))).first()
-    return "/".join(str(value) for value in ids)
 
 
 def _files(config: RunConfig) -> dict[str, tuple[str, ...]]:
@@ -108,34 +148,6 @@ def _file_hash(path: str) -> str:
     """Of the content; a missing file is reported by the stage that reads it, with its setting's name."""
     file = Path(path)
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if file.is_file() else "absent"
-
-
-def mark(tables: Tables, config: RunConfig, stage: str) -> dict[str, str]:
-    """The newest completion mark of a stage.
-
-    Raises:
-        TableError: the stage has not finished.
-    """
-    marks = _marks(tables, owner(config, stage), stage)
-    if not marks:
-        raise TableError(
-            f"stage {stage}: has not finished under storage.root={config.storage.root}; "
-            "run its job with the same --config first"
-        )
-    return marks[-1]
-
-
-def finished(tables: Tables, config: RunConfig, stage: str) -> bool:
-    """Whether a stage has nothing left to do for its present input and configuration."""
-    try:
-        return mark(tables, config, stage)["input_hash"] == expected_hash(tables, config, stage)
-    except TableError:
-        return False
-
-
-def _marks(tables: Tables, run_id: str, stage: str) -> list[dict[str, str]]:
-    rows = tables.read(STAGES).where((F.col("run_id") == run_id) & (F.col("stage") == stage))
-    return [row.asDict() for row in rows.orderBy("finished_at").collect()]
 
 
 def owner(config: RunConfig, stage: str) -> str:

@@ -18,7 +18,7 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
-def open_session(partitions: int) -> SparkSession:
+def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     """Return the session that a job works in.
 
     On Databricks the cluster's session is taken as it is. Elsewhere conf/spark.conf is applied; the master
@@ -26,6 +26,8 @@ def open_session(partitions: int) -> SparkSession:
 
     Args:
         partitions: of shuffles.
+        with_models: the workers of a local session that is begun here have the model libraries loaded when they
+            start (`io.daemon`). A cluster's workers live longer, and find this package only once they run.
 
     Raises:
         PlatformError: Java is missing or of another version, or spark-submit was not given Delta.
@@ -43,6 +45,8 @@ def open_session(partitions: int) -> SparkSession:
     builder = builder.master(master)
     builder = builder.config("spark.driver.memory", os.environ.get("SPARK_DRIVER_MEMORY", "4g"))
     builder = builder.config("spark.ui.enabled", "false")
+    if with_models and master.startswith("local"):
+        builder = builder.config("spark.python.daemon.module", "equal.io.daemon")
     for key, value in local_settings().items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from equal.config import RunConfig, parse_arguments
 from equal.errors import EqualError
 from equal.io.lock import run_lock
-from equal.io.marks import READING_STAGES, expected_hash, finished, mark, owner, require_upstream
+from equal.io.marks import MODEL_STAGES, READING_STAGES, Marks, owner
 from equal.io.progress import task_progress
 from equal.io.session import open_session
 from equal.io.tables import Tables
@@ -55,6 +55,7 @@ class Job:
     tables: Tables
     stage: str
     input_hash: str
+    marks: Marks
 
     def path(self, *parts: str) -> str:
         """A path under storage.root, absolute: executors have another working directory."""
@@ -67,11 +68,11 @@ class Job:
 
     def upstream_hash(self, stage: str) -> str:
         """The input_hash under which `stage` finished; names its artefacts, such as the tuned encoder."""
-        return mark(self.tables, self.config, stage)["input_hash"]
+        return self.marks.of(stage)["input_hash"]
 
     def details(self, stage: str) -> dict[str, object]:
         """What `stage` reported about itself when it finished."""
-        return dict(json.loads(mark(self.tables, self.config, stage)["details"]))
+        return dict(json.loads(self.marks.of(stage)["details"]))
 
 
 Body = Callable[[Job], Outcome]
@@ -112,19 +113,20 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
         TableError: an earlier stage has not run with this configuration, or the run_name belongs to another one.
         RunLockedError: another process works on the run, or, before `extract`, on the corpus.
     """
-    spark = open_session(config.spark.partitions)
+    spark = open_session(config.spark.partitions, with_models=stage in MODEL_STAGES)
     tables = Tables(spark, config.storage.root, config.storage.schema)
-    require_upstream(tables, config, stage)
-    input_hash = expected_hash(tables, config, stage)
-    if stage != "ingest" and finished(tables, config, stage):
+    marks = Marks.read(tables, config)
+    marks.require_upstream(stage)
+    input_hash = marks.expected_hash(stage)
+    if stage != "ingest" and marks.finished(stage):
         log.info("%s: already finished for this input and configuration, nothing to do", stage)
         return
     started = time.monotonic()
     with run_lock(config.storage.root, owner(config, stage)):
         with nullcontext() if stage in READING_STAGES else task_progress(spark, stage):
-            outcome = body(Job(config, spark, tables, stage, input_hash))
+            outcome = body(Job(config, spark, tables, stage, input_hash, marks))
         seconds = time.monotonic() - started
-        if not (outcome.unchanged and finished(tables, config, stage)):
+        if not (outcome.unchanged and marks.finished(stage)):
             _record(tables, config, stage, input_hash, outcome, seconds)
     log.info(
         "%s: %s rows in, %s rows out, %.1f s%s",

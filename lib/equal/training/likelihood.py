@@ -12,8 +12,8 @@ def token_nll(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """-log p(token | what stands before it) of the counted tokens.
 
-    Only columns from the first counted token on pass through the output layer, which is wide; and only
-    counted tokens are taken to float32, in which the log-softmax is computed.
+    Only columns with a counted token pass through the output layer, which is wide; and only counted tokens
+    are taken to float32, in which the log-softmax is computed.
 
     Args:
         model: a causal language model.
@@ -25,10 +25,10 @@ def token_nll(
         (m,) float32 values, row by row, and (m,) the row of each.
     """
     target = counted[:, 1:]
-    first = int(target.any(dim=0).int().argmax())
-    keep = input_ids.shape[1] - first
-    out = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=keep, use_cache=False)
-    chosen = target[:, first:]
-    logits = out.logits[:, :-1][chosen].float()
-    nll = torch.nn.functional.cross_entropy(logits, input_ids[:, first + 1 :][chosen], reduction="none")
+    # as indices, not as a number: that slices, and the product of a slice copies the output layer for every row
+    columns = torch.nonzero(target.any(dim=0))[:, 0]
+    out = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=columns, use_cache=False)
+    chosen = target[:, columns]
+    logits = out.logits[chosen].float()
+    nll = torch.nn.functional.cross_entropy(logits, input_ids[:, 1:][:, columns][chosen], reduction="none")
     return nll, torch.nonzero(chosen)[:, 0]
