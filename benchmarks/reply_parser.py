@@ -13,21 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import time
 import unicodedata
 from collections import Counter
-from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from results import write
 from tqdm import tqdm
 
 from equal.core.checks import reject_answer, reject_question
 from equal.core.qa import QA, Prompt
 from equal.io.prompts import load_prompts
 
-RESULT = Path(__file__).resolve().parent / "results" / "parser.json"
 PASSAGE = (
     "The sample variance divides the sum of squared deviations by n - 1, which makes it unbiased. A box has 12 eggs."
 )
@@ -147,14 +145,8 @@ def main() -> None:
     for name, outcomes in rows.items():
         print(f"{name:15}" + "".join(f"{outcomes[column]:>13,}" for column in shown))
     total = sum(rows.values(), Counter())
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    figures = {
-        "cases": total["cases"], "exceptions": total["exception"], "accepted_invalid": total["invalid"],
-        "seconds": round(time.monotonic() - started), "commit": commit,
-    }  # fmt: skip
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures))
+    figures = {"cases": total["cases"], "exceptions": total["exception"], "accepted_invalid": total["invalid"]}
+    write("parser", {**figures, "seconds": round(time.monotonic() - started)})
 
 
 if __name__ == "__main__":

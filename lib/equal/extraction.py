@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -16,7 +15,7 @@ from pyspark.sql import functions as F
 from equal.core.costs import money
 from equal.core.ngrams import BenchmarkIndex
 from equal.core.qa import Prompt, fewest_tokens
-from equal.core.transport import bootstrap, standard_error, transport_cost
+from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
 from equal.history import collect_pairs, discard_uncommitted
 from equal.io.endpoint import check_endpoint, read_key
@@ -33,13 +32,6 @@ from equal.transforms.passages import passages
 
 #: outcomes that are the endpoint's, not the document's
 UNSERVED = ("failed", "context_too_short")
-
-
-class _How(TypedDict):
-    estimator: str
-    max_pairs: int
-    splits: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -206,10 +198,16 @@ class Extraction:
             )
 
     def score(self, pairs: Pairs) -> Scored:
-        """The transport cost of an arm's pairs to the guide items, and its bootstrap error over documents."""
-        settings, seed = self.job.config.transport, self.job.config.seed
-        doc_index = np.unique(pairs.doc_ids.astype(str), return_inverse=True)[1]
-        how = _How(estimator=settings.estimator, max_pairs=settings.max_pairs, splits=settings.splits, seed=seed)
-        estimate = transport_cost(pairs.embeddings, self.guide, doc_index=doc_index, **how)
-        values = bootstrap(pairs.embeddings, doc_index, self.guide, num_resamples=settings.bootstrap, **how)
-        return Scored(estimate, standard_error(values, int(doc_index.max()) + 1))
+        """The transport cost of an arm's pairs to the guide items, and its error over documents."""
+        settings = self.job.config.transport
+        estimate, error = cost_and_error(
+            pairs.embeddings,
+            np.unique(pairs.doc_ids.astype(str), return_inverse=True)[1],
+            self.guide,
+            estimator=settings.estimator,
+            max_pairs=settings.max_pairs,
+            splits=settings.splits,
+            num_resamples=settings.bootstrap,
+            seed=self.job.config.seed,
+        )
+        return Scored(estimate, error)

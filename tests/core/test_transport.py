@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equal.core import transport
-from equal.core.transport import MAX_COST, Estimate, bootstrap, cost_matrix, reward, standard_error, transport_cost
+from equal.core.transport import (
+    MAX_COST,
+    Estimate,
+    bootstrap,
+    cost_and_error,
+    cost_matrix,
+    reward,
+    standard_error,
+    transport_cost,
+)
 
 SETTINGS = {"max_pairs": 500, "splits": 8, "seed": 5}
 
@@ -77,7 +86,8 @@ def test_plain_is_the_exact_cost_of_pot(n, m, seed):
     x, y = cloud(n, seed=seed), cloud(m, shift=0.5, seed=seed + 1)
     estimate = plain(x, y)
     assert estimate.value == pytest.approx(ot.solve_sample(x, y, metric="sqeuclidean").value / 2, abs=1e-9)
-    assert estimate == Estimate(estimate.value, True, n, m)
+    assert estimate == Estimate(estimate.value, True, n, m, estimate.standard_error)
+    assert (estimate.standard_error is None) == (n == 1)
 
 
 @given(st.integers(1, 12), st.integers(0, 10**6))
@@ -237,31 +247,44 @@ def resampled(x, documents, y, **changes) -> np.ndarray:
     return bootstrap(x, documents, y, **arguments)
 
 
+def error_of(x, documents, y, estimator: str) -> float:
+    _, error = cost_and_error(x, np.asarray(documents), y, estimator=estimator, num_resamples=40, **SETTINGS)
+    assert error is not None
+    return error
+
+
 @pytest.mark.parametrize("estimator", ["split", "plain"])
-def test_documents_are_resampled_not_pairs(estimator):
+def test_documents_are_the_observations_not_pairs(estimator):
     # two documents of thirty near copies: as pairs they would seem to be sixty observations
     y = cloud(40, seed=1)
     rows = np.vstack([np.repeat(cloud(1, seed=2), 30, 0), np.repeat(cloud(1, shift=3.0, seed=3), 30, 0)])
     x = unit(rows + 0.01 * np.random.default_rng(0).normal(size=rows.shape))
-    by_document = resampled(x, np.repeat([0, 1], 30), y, estimator=estimator)
-    by_pair = resampled(x, np.arange(60), y, estimator=estimator)
-    assert by_document.std() > 4 * by_pair.std()
+    assert error_of(x, np.repeat([0, 1], 30), y, estimator) > 4 * error_of(x, np.arange(60), y, estimator)
 
 
 @pytest.mark.parametrize("estimator", ["split", "plain"])
-def test_standard_error_is_the_spread_of_repeated_arms(estimator):
+@pytest.mark.parametrize("pairs_per_document", [1, 3])
+def test_standard_error_is_the_spread_of_repeated_arms(estimator, pairs_per_document):
     y, num = cloud(40, seed=1), 30
+    documents = np.repeat(np.arange(num), pairs_per_document)
 
     def arm(seed: int) -> np.ndarray:
-        near = int(np.random.default_rng(seed).binomial(num, 0.5))
-        return np.vstack([cloud(near, seed=seed), cloud(num - near, shift=2.0, seed=seed + 1)])
+        rng = np.random.default_rng(seed)
+        near = int(rng.binomial(num, 0.5))
+        rows = np.vstack([cloud(near, seed=seed), cloud(num - near, shift=2.0, seed=seed + 1)])
+        return unit(rows[documents] + 0.1 * rng.normal(size=(len(documents), rows.shape[1])))
 
     values = [transport_cost(arm(10 * r), y, **{"estimator": estimator, **SETTINGS}).value for r in range(100)]
-    errors = [
-        standard_error(resampled(arm(10 * r), np.arange(num), y, estimator=estimator, num_resamples=30), num)
-        for r in range(12)
-    ]
+    errors = [error_of(arm(10 * r), documents, y, estimator) for r in range(12)]
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.35)
+
+
+def test_the_error_of_plain_is_that_of_its_linear_part():
+    """Leaving out a document moves the cost as its potentials say, so the jackknife gives nearly the same error."""
+    x, y, documents = cloud(40, seed=2), cloud(25, shift=1.0, seed=1), np.repeat(np.arange(20), 2)
+    without = np.array([plain(x[documents != g], y).value for g in range(20)])
+    jackknife = np.sqrt(19 / 20 * ((without - without.mean()) ** 2).sum())
+    assert error_of(x, documents, y, "plain") == pytest.approx(jackknife, rel=0.15)
 
 
 def test_resampling_does_not_shift_the_debiased_estimate():
@@ -279,6 +302,9 @@ def test_bootstrap_is_seeded():
 
 
 def test_one_document_has_no_standard_error():
+    for estimator in ("split", "plain"):
+        how = {"estimator": estimator, "num_resamples": 4, **SETTINGS}
+        assert cost_and_error(cloud(6, seed=2), np.zeros(6), cloud(9, seed=1), **how)[1] is None
     assert standard_error(np.array([0.1, 0.2, 0.3]), num_documents=1) is None
     assert standard_error(np.array([0.1]), num_documents=5) is None
     assert standard_error(np.array([0.1, 0.3]), num_documents=5) == pytest.approx(0.2 / 2**0.5)
