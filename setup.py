@@ -39,6 +39,7 @@ setup(
         "pyarrow>=15,<26",
         "numpy>=1.26,<2",
         "scipy",
+        "numba>=0.60",
         "POT>=0.9.7",
         "pyyaml",
         "jinja2",

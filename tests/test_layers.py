@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LIB = ROOT / "lib" / "equal"
 
 #: modules that wire loop, io, transforms and training together for the jobs
-WIRING = {"extraction", "history", "judgement", "run"}
+WIRING = {"daemon", "extraction", "history", "judgement", "run"}
 
 #: layer -> (what of equal it may import, what of other packages)
 LAW: dict[str, tuple[set[str], set[str]]] = {
@@ -20,7 +20,7 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
     "settings": ({"errors"}, {"yaml"}),
     "config": ({"errors", "settings"}, {"yaml"}),
     "schemas": (set(), {"pyspark"}),
-    "core": ({"errors"}, {"numpy", "scipy", "ot"}),
+    "core": ({"errors"}, {"numpy", "scipy", "numba", "ot"}),
     "loop": ({"core", "errors"}, {"numpy"}),
     "selection": ({"core", "errors"}, {"numpy"}),
     "training": (

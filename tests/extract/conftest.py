@@ -23,10 +23,14 @@ def server() -> Iterator[ChatServer]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def healthy(server: ChatServer) -> None:
+def _heal(server: ChatServer) -> None:
     server.fault, server.delay_s = lambda body: "", 0.05
     server.bodies.clear()
+
+
+@pytest.fixture(autouse=True)
+def healthy(server: ChatServer) -> None:
+    _heal(server)
 
 
 @pytest.fixture(scope="package")
@@ -87,7 +91,7 @@ class Unbroken:
 def unbroken(prepared: RunConfig, server: ChatServer, spark, tmp_path_factory) -> Unbroken:
     """From the prepared corpus to the end of its budget."""
     config = _copy(prepared, tmp_path_factory.mktemp("unbroken") / "store")
-    server.bodies.clear()
+    _heal(server)  # this comes before `healthy`, and after whatever the test before did
     run_stage(config, "extract", RUN["extract"])
     return Unbroken(config, contents(spark, config), len(server.bodies))
 

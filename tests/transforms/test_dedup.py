@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 
-from equal.core.minhash import Permutations, jaccard, shingles
+from equal.core.minhash import Permutations, Texts, jaccard, shingles
 from equal.core.ngrams import normalise
 from equal.transforms.dedup import find_duplicates
 
@@ -42,7 +42,8 @@ def expected_kept(rows: list[tuple[str, str, int, str, str]]) -> dict[str, str]:
     """Dropped to kept, by comparing all pairs."""
     permutations = Permutations.seeded(bands=14, rows=8, seed=17)
     sets = [shingles(r[4], 3) for r in rows]
-    keys = [permutations.band_keys(s) for s in sets]
+    found, has_words = permutations.band_keys(Texts.of([r[4] for r in rows]), 3)
+    keys = [row if known else row[:0] for row, known in zip(found, has_words)]
     parents = list(range(len(rows)))
 
     def root(i: int) -> int:

@@ -16,38 +16,68 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from equal.core import kernels
 from equal.core.ngrams import words
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
-_BYTE_BASE = 0x5851F42D4C957F2D
-_WORD_BASE = np.uint64(0xD1342543DE82EF95)
-#: shingles permuted at once; bounds the memory of a very long document
-_CHUNK = 4096
 
 
-def shingles(text: str, shingle_words: int) -> np.ndarray:
-    """The set of word shingles of a text as sorted distinct 64-bit hashes, (n_shingles,) uint64.
+@dataclass(frozen=True)
+class Texts:
+    """Many texts in one array of bytes, in the form that the kernels read.
+
+    Attributes:
+        data: uint8.
+        starts, stops: (n,) int64; text i is data[starts[i]:stops[i]].
+    """
+
+    data: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        """From strings."""
+        return cls.of_utf8([text.encode("utf-8", "replace") for text in texts]).readable()
+
+    @classmethod
+    def of_utf8(cls, encoded: Sequence[bytes]) -> Texts:
+        """From bytes, as they are."""
+        bounds = np.concatenate([[0], np.cumsum([len(part) for part in encoded], dtype=np.int64)])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), bounds[:-1], bounds[1:])
+
+    def readable(self) -> Texts:
+        """The same with every text that is not plain (`kernels.is_plain`) replaced by its words, joined by spaces."""
+        others = np.flatnonzero(~kernels.is_plain(self.data, self.starts, self.stops))
+        if not len(others):
+            return self
+        found = [self.data[self.starts[i] : self.stops[i]].tobytes().decode("utf-8", "replace") for i in others]
+        more = Texts.of_utf8([" ".join(words(text)).encode() for text in found])
+        starts, stops = self.starts.copy(), self.stops.copy()
+        starts[others], stops[others] = more.starts + len(self.data), more.stops + len(self.data)
+        return Texts(np.concatenate([self.data, more.data]), starts, stops)
+
+
+def shingle_sets(texts: Texts, shingle_words: int) -> list[np.ndarray]:
+    """The set of word shingles of each text as sorted distinct 64-bit hashes, (n_shingles,) uint64.
 
     A text of fewer words than a shingle has one shingle, all of it; a text without words has none.
     """
-    hashes = _word_hashes(words(text))
-    if not len(hashes):
-        return hashes
-    width = min(shingle_words, len(hashes))
-    count = len(hashes) - width + 1
-    combined = hashes[:count].copy()
-    for offset in range(1, width):
-        combined *= _WORD_BASE
-        combined += hashes[offset : offset + count]
-    return np.unique(_mix(combined))
+    hashes, bounds = kernels.shingle_hashes(texts.data, texts.starts, texts.stops, shingle_words)
+    return [np.unique(part) for part in np.split(hashes, bounds[1:-1])] if len(texts.starts) else []
+
+
+def shingles(text: str, shingle_words: int) -> np.ndarray:
+    """`shingle_sets` of one text."""
+    return shingle_sets(Texts.of([text]), shingle_words)[0]
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
     """|A & B| / |A | B| of two shingle sets; 0 when one is empty."""
-    shared = len(np.intersect1d(left, right, assume_unique=True))
-    union = len(left) + len(right) - shared
-    return shared / union if shared else 0.0
+    common = kernels.shared(left, right)
+    union = len(left) + len(right) - common
+    return common / union if common else 0.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +87,7 @@ class Permutations:
     Attributes:
         bands: bands of a signature; two sets meet when one band is equal.
         rows: signature rows in a band.
-        multipliers, offsets: (bands * rows, 1) uint64.
+        multipliers, offsets: (bands * rows,) uint64.
     """
 
     bands: int
@@ -69,7 +99,7 @@ class Permutations:
     def seeded(cls, *, bands: int, rows: int, seed: int) -> Permutations:
         """Derive the functions from `seed` by a counter, so that they never change with a library's version."""
         counters = np.array([(seed * _GOLDEN + i) & _MASK for i in range(2 * bands * rows)], dtype=np.uint64)
-        stream = _mix(_mix(counters * np.uint64(_GOLDEN)))[:, None]
+        stream = kernels.scrambled(counters * np.uint64(_GOLDEN))
         return cls(bands, rows, stream[: bands * rows] | np.uint64(1), stream[bands * rows :])
 
     def signature(self, shingle_set: np.ndarray) -> np.ndarray:
@@ -77,21 +107,17 @@ class Permutations:
 
         Two sets agree in a row with a probability close to their Jaccard similarity.
         """
-        smallest = np.full(self.bands * self.rows, np.iinfo(np.uint64).max, dtype=np.uint64)
-        for start in range(0, len(shingle_set), _CHUNK):
-            chunk = shingle_set[None, start : start + _CHUNK]
-            np.minimum(smallest, (self.multipliers * chunk + self.offsets).min(axis=1), out=smallest)
-        return (smallest >> np.uint64(32)).astype(np.uint32)
+        return kernels.minima(shingle_set, np.array([0, len(shingle_set)]), self.multipliers, self.offsets)[0]
 
-    def band_keys(self, shingle_set: np.ndarray) -> np.ndarray:
-        """One key a band, different between bands: (n_shingles,) uint64 -> (bands,) int64; none for an empty set."""
-        if not len(shingle_set):
-            return np.empty(0, dtype=np.int64)
-        rows = self.signature(shingle_set).reshape(self.bands, self.rows).astype(np.uint64)
-        keys = np.arange(1, self.bands + 1, dtype=np.uint64)
-        for row in range(self.rows):
-            keys = _mix(keys + rows[:, row])
-        return keys.view(np.int64)
+    def band_keys(self, texts: Texts, shingle_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """One key a band of each text that has words.
+
+        Returns:
+            (n, bands) int64 keys, different between bands, and (n,) bool: has words; keys mean nothing without.
+        """
+        hashes, bounds = kernels.shingle_hashes(texts.data, texts.starts, texts.stops, shingle_words)
+        signatures = kernels.minima(hashes, bounds, self.multipliers, self.offsets)
+        return kernels.fold_bands(signatures, self.bands), np.diff(bounds) > 0
 
 
 @dataclass(frozen=True)
@@ -140,12 +166,7 @@ def verify_duplicates(
     Returns:
         One entry a dropped text, by index. By chaining, its Jaccard to the kept text can lie below the threshold.
     """
-    sizes = np.array([len(s) for s in shingle_sets], dtype=np.int64)
-    vocabulary, columns = np.unique(np.concatenate(shingle_sets), return_inverse=True)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    matrix = csr_matrix(
-        (np.ones(len(columns), dtype=np.int32), columns, starts), shape=(len(shingle_sets), len(vocabulary))
-    )
+    flat, bounds = np.concatenate(shingle_sets), np.cumsum([0, *map(len, shingle_sets)])
     labels = np.arange(len(shingle_sets))
     for members in _buckets(band_keys):
         for index, text in enumerate(members):
@@ -153,7 +174,7 @@ def verify_duplicates(
             others = others[labels[others] != labels[text]]
             if not len(others):
                 continue
-            similar = others[_similarities(matrix, sizes, text, others) >= threshold]
+            similar = others[kernels.similarities(flat, bounds, text, others) >= threshold]
             labels[np.isin(labels, labels[similar])] = labels[text]
     dropped = []
     for label in np.unique(labels):
@@ -161,17 +182,9 @@ def verify_duplicates(
         kept = component[np.argmin(order[component])]
         others = component[component != kept]
         if len(others):
-            values = _similarities(matrix, sizes, kept, others)
+            values = kernels.similarities(flat, bounds, kept, others)
             dropped += [Duplicate(int(o), int(kept), float(v)) for o, v in zip(others, values)]
     return sorted(dropped, key=lambda duplicate: duplicate.dropped)
-
-
-def _similarities(matrix: csr_matrix, sizes: np.ndarray, text: int, others: np.ndarray) -> np.ndarray:
-    """Exact Jaccard of one text with each of `others`, (n_others,) float64."""
-    mark = np.zeros(matrix.shape[1], dtype=np.int32)
-    mark[matrix.indices[matrix.indptr[text] : matrix.indptr[text + 1]]] = 1
-    shared = matrix[others] @ mark
-    return np.asarray(shared / np.maximum(sizes[others] + sizes[text] - shared, 1))
 
 
 def _buckets(band_keys: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -190,30 +203,3 @@ def _first_of_component(left: np.ndarray, right: np.ndarray, size: int) -> np.nd
     first = np.full(labels.max() + 1, size)
     np.minimum.at(first, labels, np.arange(size))
     return first[labels]
-
-
-def _word_hashes(tokens: list[str]) -> np.ndarray:
-    """Hash every word at once, (n_words,) uint64, by prefix sums of byte * base^position over the joined bytes."""
-    if not tokens:
-        return np.empty(0, dtype=np.uint64)
-    joined = np.frombuffer(" ".join(tokens).encode("utf-8"), dtype=np.uint8)
-    ends = np.append(np.flatnonzero(joined == 32), len(joined))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    powers = _powers(_BYTE_BASE, len(joined))
-    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(joined * powers, dtype=np.uint64)])
-    # dividing by base^start makes the hash independent of where the word stands
-    inverse = _powers(pow(_BYTE_BASE, -1, 1 << 64), len(joined))
-    return _mix((sums[ends] - sums[starts]) * inverse[starts] + (ends - starts).astype(np.uint64))
-
-
-def _powers(base: int, count: int) -> np.ndarray:
-    powers = np.full(count, base, dtype=np.uint64)
-    powers[0] = 1
-    return np.multiply.accumulate(powers)
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scramble 64-bit values one to one (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

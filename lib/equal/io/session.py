@@ -27,7 +27,7 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     Args:
         partitions: of shuffles.
         with_models: the workers of a local session that is begun here have the model libraries loaded when they
-            start (`io.daemon`). A cluster's workers live longer, and find this package only once they run.
+            start (`equal.daemon`). A cluster's workers live longer, and find this package only once they run.
 
     Raises:
         PlatformError: Java is missing or of another version, or spark-submit was not given Delta.
@@ -46,7 +46,7 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     builder = builder.config("spark.driver.memory", os.environ.get("SPARK_DRIVER_MEMORY", "4g"))
     builder = builder.config("spark.ui.enabled", "false")
     if with_models and master.startswith("local"):
-        builder = builder.config("spark.python.daemon.module", "equal.io.daemon")
+        builder = builder.config("spark.python.daemon.module", "equal.daemon")
     for key, value in local_settings().items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()

@@ -1,12 +1,15 @@
 """Exact and near duplicates: MinHash LSH proposes, exact Jaccard decides, one document of each group stays.
 
-Nothing large is shuffled twice: the first pass sends band keys only, their candidate groups are joined on the
-driver as 64-bit numbers, and the second pass brings each group's texts together once.
+    texts -> band keys, packed -> (shuffle) who shares a key -> driver: groups -> (shuffle) verified texts
+
+Nothing large is shuffled twice: the first pass sends band keys only, as a few blobs a task instead of a row a key;
+their candidate groups are joined on the driver as 64-bit numbers; the second pass brings each group's texts together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,8 +17,11 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from equal.core.minhash import Permutations, candidate_groups, shingles, verify_duplicates
+from equal.core.minhash import Permutations, Texts, candidate_groups, shingle_sets, verify_duplicates
 from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
+
+#: documents whose band keys a task holds before it sends them on; a band's keys are shared out among so many buckets
+_FLUSH_DOCUMENTS, _SHARES = 1 << 20, 8
 
 EXACT_DUPLICATE, NEAR_DUPLICATE = "exact_duplicate", "near_duplicate"
 
@@ -56,8 +62,8 @@ def find_duplicates(
     near = (
         texts.join(groups, "doc_key")
         .repartition(num_partitions, "group")
-        .groupBy("group")
-        .applyInPandas(_verifier(shingle_words, permutations, threshold), "doc_id string, kept string, jaccard double")
+        .sortWithinPartitions("group")
+        .mapInPandas(_verifier(shingle_words, permutations, threshold), "doc_id string, kept string, jaccard double")
     )
     return _removals(documents, exact, near, threshold)
 
@@ -80,10 +86,10 @@ def _candidate_groups(
     banded = (
         texts.select("doc_key", TEXT)
         .repartition(num_partitions, "doc_key")
-        .mapInArrow(_bander(shingle_words, permutations), "doc_key long, band_key long")
+        .mapInArrow(_bander(shingle_words, permutations), "bucket int, band_keys binary, doc_keys binary")
     )
-    met = banded.groupBy("band_key").agg(F.min("doc_key").alias("left"), F.collect_set("doc_key").alias("members"))
-    edges = met.where(F.size("members") > 1).select("left", F.explode("members").alias("right")).distinct().toPandas()
+    met = banded.repartition(num_partitions, "bucket").groupBy("bucket").applyInPandas(_meet, "left long, right long")
+    edges = met.toPandas()
     keys, labels = candidate_groups(edges["left"].to_numpy(np.int64), edges["right"].to_numpy(np.int64))
     found = pd.DataFrame({"doc_key": keys, "group": labels})
     return texts.sparkSession.createDataFrame(found, "doc_key long, group long")
@@ -93,29 +99,88 @@ def _bander(
     shingle_words: int, permutations: Permutations
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def band(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        keys: list[np.ndarray] = []
+        owners: list[np.ndarray] = []
         for batch in batches:
-            doc_keys = batch.column("doc_key").to_numpy(zero_copy_only=False)
-            keys = [permutations.band_keys(shingles(text, shingle_words)) for text in batch.column(TEXT).to_pylist()]
-            owners = np.repeat(doc_keys, [len(k) for k in keys])
-            flat = np.concatenate(keys) if keys else np.empty(0, np.int64)
-            yield pa.RecordBatch.from_arrays([pa.array(owners), pa.array(flat)], names=["doc_key", "band_key"])
+            found, has_words = permutations.band_keys(_texts(batch.column(TEXT)), shingle_words)
+            keys.append(found[has_words])
+            owners.append(batch.column("doc_key").to_numpy(zero_copy_only=False)[has_words])
+            if sum(map(len, owners)) >= _FLUSH_DOCUMENTS:
+                yield _packed(np.concatenate(keys), np.concatenate(owners))
+                keys, owners = [], []
+        if owners:
+            yield _packed(np.concatenate(keys), np.concatenate(owners))
 
     return band
 
 
+def _texts(column: pa.Array) -> Texts:
+    """The texts of an Arrow column, without a Python object for each that is plain."""
+    column = column.cast(pa.large_string())
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    content = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+    return Texts(content, bounds[:-1], bounds[1:]).readable()
+
+
+def _packed(keys: np.ndarray, owners: np.ndarray) -> pa.RecordBatch:
+    """Rows of (bucket, band keys, owners): a bucket is a band and a share of its keys, so none grows too large."""
+    rows = []
+    for band in range(keys.shape[1]):
+        share = keys[:, band] % _SHARES
+        for part in range(_SHARES):
+            chosen = share == part
+            if chosen.any():
+                rows.append((band * _SHARES + part, keys[chosen, band].tobytes(), owners[chosen].tobytes()))
+    columns = list(zip(*rows)) or [(), (), ()]
+    types = (pa.int32(), pa.binary(), pa.binary())
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, types)]
+    return pa.RecordBatch.from_arrays(arrays, names=["bucket", "band_keys", "doc_keys"])
+
+
+def _meet(bucket: pd.DataFrame) -> pd.DataFrame:
+    """Edges from the lowest document of every band key to the others that have it."""
+    keys = np.frombuffer(b"".join(bucket["band_keys"]), np.int64)
+    owners = np.frombuffer(b"".join(bucket["doc_keys"]), np.int64)
+    order = np.lexsort((owners, keys))
+    keys, owners = keys[order], owners[order]
+    again = np.append(False, keys[1:] == keys[:-1])
+    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))
+    return pd.DataFrame({"left": owners[first[again]], "right": owners[again]})
+
+
 def _verifier(
     shingle_words: int, permutations: Permutations, threshold: float
-) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    def verify(group: pd.DataFrame) -> pd.DataFrame:
-        group = group.sort_values(["num_chars", DOC_ID], ascending=[False, True], ignore_index=True)
-        sets = [shingles(text, shingle_words) for text in group[TEXT]]
-        keys = [permutations.band_keys(s) for s in sets]
-        ids = group[DOC_ID].tolist()
-        found = verify_duplicates(sets, keys, np.arange(len(ids)), threshold)
-        rows = [(ids[d.dropped], ids[d.kept], d.jaccard) for d in found]
-        return pd.DataFrame(rows, columns=[DOC_ID, "kept", "jaccard"])
+) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+    def verify(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        held: list[pd.DataFrame] = []  # of a group that may go on in the next frame
+        for frame in frames:
+            if frame.empty:
+                continue
+            last = frame["group"].iloc[-1]
+            ended = frame[frame["group"] != last]
+            if len(ended) or (held and held[0]["group"].iloc[0] != last):
+                yield _verified(pd.concat([*held, ended]), shingle_words, permutations, threshold)
+                held = []
+            held.append(frame[frame["group"] == last])
+        if held:
+            yield _verified(pd.concat(held), shingle_words, permutations, threshold)
 
     return verify
+
+
+def _verified(texts: pd.DataFrame, shingle_words: int, permutations: Permutations, threshold: float) -> pd.DataFrame:
+    """doc_id, kept, jaccard of what is dropped of whole groups."""
+    texts = texts.sort_values(["group", "num_chars", DOC_ID], ascending=[True, False, True], ignore_index=True)
+    packed = Texts.of(texts[TEXT].tolist())
+    sets, (keys, _) = shingle_sets(packed, shingle_words), permutations.band_keys(packed, shingle_words)
+    ids, groups = texts[DOC_ID].tolist(), texts["group"].to_numpy()
+    bounds = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(ids)]
+    rows = []
+    for start, stop in pairwise(bounds):
+        found = verify_duplicates(sets[start:stop], list(keys[start:stop]), np.arange(stop - start), threshold)
+        rows += [(ids[start + d.dropped], ids[start + d.kept], d.jaccard) for d in found]
+    return pd.DataFrame(rows, columns=[DOC_ID, "kept", "jaccard"])
 
 
 def _removals(documents: DataFrame, exact: DataFrame, near: DataFrame, threshold: float) -> DataFrame:

@@ -14,6 +14,6 @@ from pyspark.daemon import manager
 
 if __name__ == "__main__":
     with redirect_stdout(sys.stderr):  # Spark reads a port number from the real one
-        import sentence_transformers  # noqa: F401
+        import equal.training.encoder  # noqa: F401
     gc.freeze()  # else a worker's first collection writes to, and so copies, every page it shares
     manager()

@@ -1,0 +1,201 @@
+"""The loops over every byte and every shingle, compiled: texts to shingle hashes, shingle hashes to band keys.
+
+They work on the UTF-8 bytes of many texts in one array `data`, as Arrow holds them: text i is
+data[starts[i]:stops[i]]. Integers are unsigned and wrap, so results are equal on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+#: bases of the polynomial hashes of a word's bytes and of a shingle's words
+_BYTE_BASE = np.uint64(0x5851F42D4C957F2D)
+_WORD_BASE = np.uint64(0xD1342543DE82EF95)
+
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+_HIGHEST = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+def _byte_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Of each byte: its lower case where it belongs to a word, else 0; and whether it can stand beside an apostrophe.
+
+    Bytes from 128 on are parts of letters: a text that holds any comes as words already.
+    """
+    word, near = np.zeros(256, np.uint8), np.zeros(256, np.bool_)
+    for byte in range(256):
+        if byte >= 128 or chr(byte).isalnum():
+            word[byte] = byte if byte >= 128 else ord(chr(byte).lower())
+        near[byte] = word[byte] != 0 or byte == ord("_")
+    return word, near
+
+
+_WORD, _NEAR = _byte_tables()
+_DIGIT = np.array([48 <= byte <= 57 for byte in range(256)])
+
+
+@njit(inline="always")
+def _mix(value: np.uint64) -> np.uint64:
+    """Scramble 64 bits one to one (the finaliser of SplitMix64)."""
+    value = (value ^ (value >> _S30)) * _M1
+    value = (value ^ (value >> _S27)) * _M2
+    return value ^ (value >> _S31)
+
+
+@njit(cache=True)
+def scrambled(values: np.ndarray) -> np.ndarray:
+    """(n,) uint64 mixed twice, so that counters become a random stream."""
+    out = np.empty(len(values), np.uint64)
+    for i in range(len(values)):
+        out[i] = _mix(_mix(values[i]))
+    return out
+
+
+@njit(inline="always")
+def _is_inner(data: np.ndarray, at: int, start: int, stop: int) -> bool:
+    """Whether the mark at this place is only a way of writing the word around it: don't, 1,250."""
+    if at == start or at + 1 >= stop:
+        return False
+    if data[at] == 39:
+        return _NEAR[data[at - 1]] and _NEAR[data[at + 1]]
+    return (
+        data[at] == 44
+        and _DIGIT[data[at - 1]]
+        and at + 3 < stop
+        and _DIGIT[data[at + 1]]
+        and _DIGIT[data[at + 2]]
+        and _DIGIT[data[at + 3]]
+        and not (at + 4 < stop and _DIGIT[data[at + 4]])
+    )
+
+
+@njit(cache=True, nogil=True)
+def is_plain(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """(n,) whether a text's words can be read off its bytes: ASCII without tags and entities."""
+    plain = np.ones(len(starts), np.bool_)
+    for i in range(len(starts)):
+        for at in range(starts[i], stops[i]):
+            if data[at] >= 128 or data[at] == 38 or data[at] == 60:
+                plain[i] = False
+                break
+    return plain
+
+
+@njit(cache=True, nogil=True)
+def _word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int:
+    """Hash the words of one text into `out`; returns how many, at most (stop - start + 1) // 2."""
+    found, length = 0, np.uint64(0)
+    value, power = np.uint64(0), np.uint64(1)
+    for at in range(start, stop):
+        byte = _WORD[data[at]]
+        if byte:
+            value += np.uint64(byte) * power
+            power *= _BYTE_BASE
+            length += np.uint64(1)
+        elif length and not _is_inner(data, at, start, stop):
+            out[found] = _mix(value + length)
+            found += 1
+            value, power, length = np.uint64(0), np.uint64(1), np.uint64(0)
+    if length:
+        out[found] = _mix(value + length)
+        found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def shingle_hashes(
+    data: np.ndarray, starts: np.ndarray, stops: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the word shingles of many texts, in the order of the texts, repeated ones included.
+
+    A text of fewer words than a shingle has one shingle, all of it; a text without words has none.
+
+    Args:
+        data, starts, stops: plain texts, or words joined by spaces.
+        width: words a shingle.
+
+    Returns:
+        (total,) uint64 hashes, and (n + 1,) int64 bounds: text i has those from bounds[i] to bounds[i + 1].
+    """
+    room = 0
+    for i in range(len(starts)):
+        room += (stops[i] - starts[i] + 1) // 2
+    hashes, bounds = np.empty(room, np.uint64), np.zeros(len(starts) + 1, np.int64)
+    for i in range(len(starts)):
+        at = bounds[i]
+        count = _word_hashes(data, starts[i], stops[i], hashes[at:])
+        words = min(width, count)
+        for first in range(at, at + count - words + 1 if count else at):
+            value = hashes[first]
+            for offset in range(1, words):
+                value = value * _WORD_BASE + hashes[first + offset]
+            hashes[first] = _mix(value)
+        bounds[i + 1] = at + (count - words + 1 if count else 0)
+    return hashes[: bounds[-1]], bounds
+
+
+@njit(cache=True, nogil=True)
+def minima(hashes: np.ndarray, bounds: np.ndarray, multipliers: np.ndarray, additions: np.ndarray) -> np.ndarray:
+    """MinHash signatures, (n, size) uint32: of each text and hash function (a x + b) >> 32 the smallest value.
+
+    Args:
+        hashes, bounds: as `shingle_hashes` returns them.
+        multipliers, additions: (size,) uint64.
+    """
+    size = len(multipliers)
+    signatures, smallest = np.empty((len(bounds) - 1, size), np.uint32), np.empty(size, np.uint64)
+    for i in range(len(bounds) - 1):
+        smallest[:] = _HIGHEST
+        for at in range(bounds[i], bounds[i + 1]):
+            shingle = hashes[at]
+            for h in range(size):
+                smallest[h] = min(smallest[h], multipliers[h] * shingle + additions[h])
+        for h in range(size):
+            signatures[i, h] = smallest[h] >> _S32
+    return signatures
+
+
+@njit(cache=True, nogil=True)
+def fold_bands(signatures: np.ndarray, bands: int) -> np.ndarray:
+    """(n, bands) int64: one key a band of each signature, different between bands."""
+    rows = signatures.shape[1] // bands
+    keys = np.empty((len(signatures), bands), np.uint64)
+    for i in range(len(signatures)):
+        for band in range(bands):
+            key = np.uint64(band + 1)
+            for row in range(band * rows, (band + 1) * rows):
+                key = _mix(key + np.uint64(signatures[i, row]))
+            keys[i, band] = key
+    return keys.view(np.int64)
+
+
+@njit(cache=True, nogil=True)
+def shared(left: np.ndarray, right: np.ndarray) -> int:
+    """How many values two sorted arrays of distinct values have in common."""
+    found, i, j = 0, 0, 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
+            found, i, j = found + 1, i + 1, j + 1
+        elif left[i] < right[j]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def similarities(flat: np.ndarray, bounds: np.ndarray, text: int, others: np.ndarray) -> np.ndarray:
+    """Exact Jaccard of one set with each of `others`, (n_others,) float64; two empty sets have none.
+
+    Args:
+        flat, bounds: the sets, each sorted and distinct: set i is flat[bounds[i]:bounds[i + 1]].
+        text: index of the one; others: indices of the others.
+    """
+    values = np.zeros(len(others))
+    own = flat[bounds[text] : bounds[text + 1]]
+    for i in range(len(others)):
+        other = flat[bounds[others[i]] : bounds[others[i] + 1]]
+        common = shared(own, other)
+        values[i] = common / max(len(own) + len(other) - common, 1)
+    return values
