@@ -6,6 +6,8 @@ data[starts[i]:stops[i]]. Integers are unsigned and wrap, so results are equal o
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 from numba import njit
 
@@ -18,21 +20,37 @@ _S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(
 _HIGHEST = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-def _byte_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Of each byte: its lower case where it belongs to a word, else 0; and whether it can stand beside an apostrophe.
-
-    Bytes from 128 on are parts of letters: a text that holds any comes as words already.
-    """
-    word, near = np.zeros(256, np.uint8), np.zeros(256, np.bool_)
-    for byte in range(256):
-        if byte >= 128 or chr(byte).isalnum():
-            word[byte] = byte if byte >= 128 else ord(chr(byte).lower())
-        near[byte] = word[byte] != 0 or byte == ord("_")
-    return word, near
+#: what a character is to the n-gram rule (`ngrams.words`); HARD ones need the rule itself
+_SEPARATOR, _LETTER, _UNDERSCORE, _APOSTROPHE, _COMMA, _LESS, _HARD = range(7)
 
 
-_WORD, _NEAR = _byte_tables()
+def _kind(char: str) -> int:
+    """A letter is what the rule neither removes nor rewrites, whatever stands beside it."""
+    if char in "_'’,<":
+        return {"_": _UNDERSCORE, ",": _COMMA, "<": _LESS}.get(char, _APOSTROPHE)
+    if char.isascii():
+        return _LETTER if char.isalnum() else _SEPARATOR
+    composed = unicodedata.normalize("NFKC", char)
+    if any(unicodedata.combining(c) for c in composed) or unicodedata.category(char) == "Cf" or char.isdecimal():
+        return _HARD
+    if not any(c.isalnum() or c in "_'’,<>&" for c in composed):
+        return _SEPARATOR
+    return _LETTER if char.isalnum() and composed == char == char.casefold() else _HARD
+
+
+def _kinds() -> np.ndarray:
+    """Of the characters of three bytes at most. Outside these ranges some marks compose without saying so."""
+    kinds = np.full(1 << 16, _HARD, np.uint8)
+    for code in (*range(0x900), *range(0x2000, 0x2C00)):
+        kinds[code] = _kind(chr(code))
+    return kinds
+
+
+_KINDS = _kinds()
+_LOWER = np.array([ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256)], np.uint8)
 _DIGIT = np.array([48 <= byte <= 57 for byte in range(256)])
+#: after an ampersand they may begin an entity
+_ENTITY = np.array([chr(byte) == "#" or (byte < 128 and chr(byte).isalpha()) for byte in range(256)])
 
 
 @njit(inline="always")
@@ -53,50 +71,93 @@ def scrambled(values: np.ndarray) -> np.ndarray:
 
 
 @njit(inline="always")
-def _is_inner(data: np.ndarray, at: int, start: int, stop: int) -> bool:
-    """Whether the mark at this place is only a way of writing the word around it: don't, 1,250."""
-    if at == start or at + 1 >= stop:
+def _char(data: np.ndarray, at: int) -> tuple[int, int]:
+    """Kind of the character at this place, and its bytes."""
+    lead = np.int64(data[at])
+    if lead < 0x80:
+        return _KINDS[lead], 1
+    if lead < 0xE0:
+        return _KINDS[((lead & 0x1F) << 6) | (data[at + 1] & 0x3F)], 2
+    if lead < 0xF0:
+        return _KINDS[((lead & 0x0F) << 12) | ((data[at + 1] & 0x3F) << 6) | (data[at + 2] & 0x3F)], 3
+    return _HARD, 4
+
+
+@njit(inline="always")
+def _begins_word(data: np.ndarray, at: int, stop: int) -> bool:
+    """Whether a letter or an underscore stands here."""
+    if at >= stop:
         return False
-    if data[at] == 39:
-        return _NEAR[data[at - 1]] and _NEAR[data[at + 1]]
-    return (
-        data[at] == 44
-        and _DIGIT[data[at - 1]]
-        and at + 3 < stop
-        and _DIGIT[data[at + 1]]
-        and _DIGIT[data[at + 2]]
-        and _DIGIT[data[at + 3]]
-        and not (at + 4 < stop and _DIGIT[data[at + 4]])
-    )
+    kind, _ = _char(data, at)
+    return kind in (_LETTER, _UNDERSCORE)
+
+
+@njit(inline="always")
+def _groups_digits(data: np.ndarray, at: int, start: int, stop: int) -> bool:
+    """Whether the comma here stands between a digit and exactly three: 1,250."""
+    if at == start or at + 3 >= stop or not _DIGIT[data[at - 1]]:
+        return False
+    three = _DIGIT[data[at + 1]] and _DIGIT[data[at + 2]] and _DIGIT[data[at + 3]]
+    return three and not (at + 4 < stop and _DIGIT[data[at + 4]])
+
+
+@njit(inline="always")
+def _tag_size(data: np.ndarray, at: int, stop: int) -> int:
+    """Bytes of the tag that begins here, 0 when none does."""
+    name = at + 1
+    if name < stop and data[name] == 47:
+        name += 1
+    if name >= stop or not 97 <= _LOWER[data[name]] <= 122:
+        return 0
+    for end in range(name + 1, stop):
+        if data[end] == 62:
+            return end + 1 - at
+        if data[end] == 60:
+            return 0
+    return 0
 
 
 @njit(cache=True, nogil=True)
 def is_plain(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """(n,) whether a text's words can be read off its bytes: ASCII without tags and entities."""
+    """(n,) whether a text's words can be read off its bytes: it has no hard character and no entity."""
     plain = np.ones(len(starts), np.bool_)
     for i in range(len(starts)):
-        for at in range(starts[i], stops[i]):
-            if data[at] >= 128 or data[at] == 38 or data[at] == 60:
+        at = starts[i]
+        while at < stops[i]:
+            kind, size = _char(data, at)
+            if kind == _HARD or (data[at] == 38 and at + 1 < stops[i] and _ENTITY[data[at + 1]]):
                 plain[i] = False
                 break
+            at += size
     return plain
 
 
 @njit(cache=True, nogil=True)
 def _word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int:
-    """Hash the words of one text into `out`; returns how many, at most (stop - start + 1) // 2."""
+    """Hash the words of one text into `out`; returns how many, at most (stop - start + 1) // 2.
+
+    The text is plain, or words joined by spaces, among whose characters hard ones are letters.
+    """
     found, length = 0, np.uint64(0)
     value, power = np.uint64(0), np.uint64(1)
-    for at in range(start, stop):
-        byte = _WORD[data[at]]
-        if byte:
-            value += np.uint64(byte) * power
-            power *= _BYTE_BASE
-            length += np.uint64(1)
-        elif length and not _is_inner(data, at, start, stop):
-            out[found] = _mix(value + length)
-            found += 1
-            value, power, length = np.uint64(0), np.uint64(1), np.uint64(0)
+    at, after_word = start, False
+    while at < stop:
+        kind, size = _char(data, at)
+        if kind in (_LETTER, _HARD):
+            for place in range(at, at + size):
+                value += np.uint64(_LOWER[data[place]]) * power
+                power *= _BYTE_BASE
+            length += np.uint64(size)
+        else:
+            inner = kind == _APOSTROPHE and after_word and _begins_word(data, at + size, stop)
+            if kind == _LESS:
+                size = max(size, _tag_size(data, at, stop))
+            if length and not inner and not (kind == _COMMA and _groups_digits(data, at, start, stop)):
+                out[found] = _mix(value + length)
+                found += 1
+                value, power, length = np.uint64(0), np.uint64(1), np.uint64(0)
+        after_word = kind in (_LETTER, _UNDERSCORE)
+        at += size
     if length:
         out[found] = _mix(value + length)
         found += 1
