@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "conf" / "demo.yml"
 SPARK_HOME = Path(pyspark.__file__).parent
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)  # two whole pipelines; a machine may be three times slower than another
 
 
 @pytest.fixture(scope="module")
