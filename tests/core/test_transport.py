@@ -42,9 +42,6 @@ def plain(x: np.ndarray, y: np.ndarray, **changes) -> Estimate:
     return transport_cost(x, y, **{"estimator": "plain", **SETTINGS, **changes})
 
 
-# costs -----------------------------------------------------------------------------------------------------------
-
-
 def test_cost_is_one_minus_cosine():
     x = np.array([[1.0, 0.0], [0.0, 2.0]])
     y = np.array([[3.0, 0.0], [-1.0, 0.0], [1.0, 1.0]])
@@ -77,9 +74,6 @@ def test_vectors_without_a_direction_are_refused(x, y, words):
         cost_matrix(x, y)
 
 
-# against POT -----------------------------------------------------------------------------------------------------
-
-
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 10**6))
 @settings(max_examples=40)
 def test_plain_is_the_exact_cost_of_pot(n, m, seed):
@@ -108,9 +102,6 @@ def test_halves_share_no_document_and_lose_no_row(n, documents, seed):
     assert not set(groups[first]) & set(groups[second])
     largest = np.bincount(groups).max()
     assert abs(len(first) - len(second)) <= largest
-
-
-# what the debiased estimate is for -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [4, 10, 40, 200])
@@ -165,9 +156,6 @@ def test_arms_are_ranked_by_their_share_of_the_target():
 
 def test_the_sign_turns_once():
     assert [reward(value) for value in (0.0, 0.25, MAX_COST)] == [1.0, 0.75, -1.0]
-
-
-# seeds, subsamples, tiny sets ------------------------------------------------------------------------------------
 
 
 def test_the_same_rows_and_seed_give_the_same_bits():
@@ -237,9 +225,6 @@ def test_a_solver_that_gives_up_is_recorded(monkeypatch):
     assert plain(x, y).converged
     monkeypatch.setattr(transport, "_MAX_PIVOTS", 1)
     assert not plain(x, y).converged
-
-
-# bootstrap -------------------------------------------------------------------------------------------------------
 
 
 def resampled(x, documents, y, **changes) -> np.ndarray:
