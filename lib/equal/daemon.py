@@ -1,6 +1,6 @@
 """The parent of the Python workers of a local session, with the model libraries loaded before it forks.
 
-Spark ends a worker that is idle for a minute, and importing these libraries takes a new one 15 to 25 seconds. Forked
+Spark ends a worker that is idle for a minute, and importing these libraries takes a new one many seconds. Forked
 from here it has them, and all workers share their pages. Spark starts this by spark.python.daemon.module.
 """
 

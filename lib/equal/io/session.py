@@ -27,7 +27,7 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     Args:
         partitions: of shuffles.
         with_models: the workers of a local session that is begun here have the model libraries loaded when they
-            start (`equal.daemon`). A cluster's workers live longer, and find this package only once they run.
+            start (`equal.daemon`). On a cluster a daemon may start before this package is on its path.
 
     Raises:
         PlatformError: Java is missing or of another version, or spark-submit was not given Delta.
