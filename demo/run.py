@@ -35,12 +35,6 @@ OUT = ROOT / "build" / "demo"
 KEY_ENV = "EQUAL_ENDPOINT_KEY"
 #: the runs compared and what differs between them; the control learns nothing on its way, so its iterations are larger
 RUNS = {"equal": ["bandit.strategy=equal"], "random": ["bandit.strategy=random", "bandit.docs_per_pull=10"]}
-#: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
-TYPICAL_DOCS = 8000
-TYPICAL_MIN = {
-    "ingest": 0.5, "deduplicate": 0.6, "decontaminate": 0.2, "warm_up": 1.6, "embed": 1.0, "cluster": 0.2,
-    "extract": 5.1, "select": 0.1, "finetune": 3.3, "evaluate": 1.0,
-}  # fmt: skip
 #: what follows once the model has read its documents, one run after the other
 JUDGED = ("select", "finetune", "evaluate")
 Step = tuple[str, str]
@@ -50,6 +44,9 @@ STEPS: list[Step] = [
     *[(name, "extract") for name in RUNS],
     *[(name, stage) for name in RUNS for stage in JUDGED],
 ]
+#: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
+TYPICAL_DOCS = 8000
+TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.4, 0.1, 1.4, 1.0, 0.2, 5.1, 2.1, 0.1, 2.4, 0.9, 0.1, 2.7, 0.9)))
 
 
 def main() -> None:
@@ -162,7 +159,7 @@ def _minutes(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
     tables = _tables(configs["equal"])
     marks = {name: Marks.read(tables, config) for name, config in configs.items()}
     return {
-        (name, stage): TYPICAL_MIN[stage] * (1.0 if stage in RUN else num_docs / TYPICAL_DOCS)
+        (name, stage): TYPICAL_MIN[name, stage] * (1.0 if stage in RUN else num_docs / TYPICAL_DOCS)
         for name, stage in STEPS
         if stage == "ingest" or not marks[name].finished(stage)
     }

@@ -1,4 +1,4 @@
-"""One local Spark session for all tests; a fresh table root for each test that asks."""
+"""One local Spark session a test process; a fresh table root for each test that asks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ import pytest
 
 os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2]")
+
+TESTS = Path(__file__).resolve().parent
+#: take minutes each, so they begin first: one process must not be left alone with one of them at the end
+LONGEST = ("extract", "test_submit.py", "test_vllm_lane.py", "test_disk_full.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares fixtures stays in one process of `pytest -n`: a file, or the folder tests/extract."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        item.add_marker(pytest.mark.xdist_group("extract" if place.parts[0] == "extract" else str(place)))
+
+    def turn(item: pytest.Item) -> int:
+        first = item.path.relative_to(TESTS).parts[0]
+        return LONGEST.index(first) if first in LONGEST else len(LONGEST)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
