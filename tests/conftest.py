@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2]")
@@ -16,13 +18,19 @@ TESTS = Path(__file__).resolve().parent
 LONGEST = ("extract", "test_submit.py", "test_vllm_lane.py", "test_disk_full.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFixtures(LoadScopeScheduling):
     """What shares fixtures stays in one process of `pytest -n`: a file, or the folder tests/extract."""
-    for item in items:
-        place = item.path.relative_to(TESTS)
-        item.add_marker(pytest.mark.xdist_group("extract" if place.parts[0] == "extract" else str(place)))
 
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "tests/extract" if file.startswith("tests/extract/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFixtures:
+    return ByFixtures(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def turn(item: pytest.Item) -> int:
         first = item.path.relative_to(TESTS).parts[0]
         return LONGEST.index(first) if first in LONGEST else len(LONGEST)
