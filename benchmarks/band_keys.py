@@ -18,7 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-from equal.core.minhash import Permutations, Texts
+from equal.core.minhash import Permutations
+from equal.core.texts import Texts
 
 PEERS = Path(__file__).resolve().parent.parent / "build" / "peers"
 WORDS, NUM_PASSAGES, REPEATS = 120, 20_000, 5

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 
 from equal.config import RunConfig, load
+from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
-from equal.core.ngrams import BenchmarkIndex
 from equal.io.report import write_report
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error, run_stage

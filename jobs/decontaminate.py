@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pyspark.sql import functions as F
 
-from equal.core.ngrams import BenchmarkIndex
+from equal.core.contamination import BenchmarkIndex
 from equal.io.references import load_benchmarks, write_spared
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main

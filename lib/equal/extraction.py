@@ -12,8 +12,8 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.core.contamination import BenchmarkIndex
 from equal.core.costs import money
-from equal.core.ngrams import BenchmarkIndex
 from equal.core.qa import Prompt, fewest_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError

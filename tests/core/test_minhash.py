@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equal.core.kernels import fold_bands
-from equal.core.minhash import Permutations, Texts, candidate_groups, jaccard, shingles, verify_duplicates
+from equal.core.minhash import Permutations, candidate_groups, jaccard, shingles, verify_duplicates
+from equal.core.minhash_kernels import fold_bands
 from equal.core.ngrams import words
+from equal.core.texts import Texts
 
 PINNED_SHINGLES = [943670846343892199, 3032420796728778329, 7494147632784627746]
 PINNED_KEYS = [7128809211357380538, -5132974604576844867]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from equal.config import load
+from equal.core.contamination import ngram_key
 from equal.core.items import Item
-from equal.core.ngrams import ngram_key
 from equal.errors import InputError
 from equal.io.references import (
     load_benchmarks,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
-from equal.core.ngrams import BenchmarkIndex
 from equal.transforms.decontaminate import find_contaminated, find_hits, spared_ngrams
 
 COIN = Item("coin", "A fair coin is tossed ten times; what is the probability of exactly 3 heads?", "0.117")

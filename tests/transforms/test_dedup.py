@@ -8,8 +8,9 @@ import random
 
 import numpy as np
 
-from equal.core.minhash import Permutations, Texts, jaccard, shingles
+from equal.core.minhash import Permutations, jaccard, shingles
 from equal.core.ngrams import normalise
+from equal.core.texts import Texts
 from equal.transforms.dedup import find_duplicates
 
 SETTINGS = {"shingle_words": 3, "bands": 14, "rows": 8, "threshold": 0.75, "seed": 17}

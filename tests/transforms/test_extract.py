@@ -13,8 +13,9 @@ from pyspark import cloudpickle
 from pyspark.sql import functions as F
 
 from chat_server import ChatServer, once, passage_of
+from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
-from equal.core.ngrams import BenchmarkIndex, words
+from equal.core.ngrams import words
 from equal.core.qa import passage_key
 from equal.io.prompts import load_prompts
 from equal.io.replies import ReplySpool, client_factory

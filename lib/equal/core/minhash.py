@@ -16,47 +16,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from equal.core import kernels
-from equal.core.ngrams import words
+from equal.core import minhash_kernels as kernels
+from equal.core.texts import Texts
+from equal.core.word_kernels import scrambled
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Many texts in one array of bytes, in the form that the kernels read.
-
-    Attributes:
-        data: uint8.
-        starts, stops: (n,) int64; text i is data[starts[i]:stops[i]].
-    """
-
-    data: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Texts:
-        """From strings."""
-        return cls.of_utf8([text.encode("utf-8", "replace") for text in texts]).readable()
-
-    @classmethod
-    def of_utf8(cls, encoded: Sequence[bytes]) -> Texts:
-        """From bytes, as they are."""
-        bounds = np.concatenate([[0], np.cumsum([len(part) for part in encoded], dtype=np.int64)])
-        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), bounds[:-1], bounds[1:])
-
-    def readable(self) -> Texts:
-        """The same with every text that is not plain (`kernels.is_plain`) replaced by its words, joined by spaces."""
-        others = np.flatnonzero(~kernels.is_plain(self.data, self.starts, self.stops))
-        if not len(others):
-            return self
-        found = [self.data[self.starts[i] : self.stops[i]].tobytes().decode("utf-8", "replace") for i in others]
-        more = Texts.of_utf8([" ".join(words(text)).encode() for text in found])
-        starts, stops = self.starts.copy(), self.stops.copy()
-        starts[others], stops[others] = more.starts + len(self.data), more.stops + len(self.data)
-        return Texts(np.concatenate([self.data, more.data]), starts, stops)
 
 
 def shingle_sets(texts: Texts, shingle_words: int) -> list[np.ndarray]:
@@ -99,7 +64,7 @@ class Permutations:
     def seeded(cls, *, bands: int, rows: int, seed: int) -> Permutations:
         """Derive the functions from `seed` by a counter, so that they never change with a library's version."""
         counters = np.array([(seed * _GOLDEN + i) & _MASK for i in range(2 * bands * rows)], dtype=np.uint64)
-        stream = kernels.scrambled(counters * np.uint64(_GOLDEN))
+        stream = scrambled(counters * np.uint64(_GOLDEN))
         return cls(bands, rows, stream[: bands * rows] | np.uint64(1), stream[bands * rows :])
 
     def signature(self, shingle_set: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from equal.config import RunConfig
+from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
-from equal.core.ngrams import BenchmarkIndex
 from equal.errors import InputError
 
 #: items named in one message

@@ -17,8 +17,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from equal.core.minhash import Permutations, Texts, candidate_groups, shingle_sets, verify_duplicates
+from equal.core.minhash import Permutations, candidate_groups, shingle_sets, verify_duplicates
+from equal.core.texts import Texts
 from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
+from equal.transforms.arrow import packed_texts
 
 #: documents whose band keys a task holds before it sends them on; a band's keys are shared out among so many buckets
 _FLUSH_DOCUMENTS, _SHARES = 1 << 20, 8
@@ -102,7 +104,7 @@ def _bander(
         keys: list[np.ndarray] = []
         owners: list[np.ndarray] = []
         for batch in batches:
-            found, has_words = permutations.band_keys(_texts(batch.column(TEXT)), shingle_words)
+            found, has_words = permutations.band_keys(packed_texts(batch.column(TEXT)), shingle_words)
             keys.append(found[has_words])
             owners.append(batch.column("doc_key").to_numpy(zero_copy_only=False)[has_words])
             if sum(map(len, owners)) >= _FLUSH_DOCUMENTS:
@@ -112,15 +114,6 @@ def _bander(
             yield _packed(np.concatenate(keys), np.concatenate(owners))
 
     return band
-
-
-def _texts(column: pa.Array) -> Texts:
-    """The texts of an Arrow column, without a Python object for each that is plain."""
-    column = column.cast(pa.large_string())
-    _, offsets, data = column.buffers()
-    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    content = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
-    return Texts(content, bounds[:-1], bounds[1:]).readable()
 
 
 def _packed(keys: np.ndarray, owners: np.ndarray) -> pa.RecordBatch:

@@ -1,4 +1,4 @@
-"""The loops over every byte and every shingle, compiled: texts to shingle hashes, shingle hashes to band keys.
+"""The loops over every byte, compiled: texts to hashes of their words, and whether known runs of words stand there.
 
 They work on the UTF-8 bytes of many texts in one array `data`, as Arrow holds them: text i is
 data[starts[i]:stops[i]]. Integers are unsigned and wrap, so results are equal on every machine.
@@ -13,11 +13,10 @@ from numba import njit
 
 #: bases of the polynomial hashes of a word's bytes and of a shingle's words
 _BYTE_BASE = np.uint64(0x5851F42D4C957F2D)
-_WORD_BASE = np.uint64(0xD1342543DE82EF95)
+WORD_BASE = np.uint64(0xD1342543DE82EF95)
 
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
-_HIGHEST = np.uint64(0xFFFFFFFFFFFFFFFF)
+_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 
 
 #: what a character is to the n-gram rule (`ngrams.words`); HARD ones need the rule itself
@@ -54,7 +53,7 @@ _ENTITY = np.array([chr(byte) == "#" or (byte < 128 and chr(byte).isalpha()) for
 
 
 @njit(inline="always")
-def _mix(value: np.uint64) -> np.uint64:
+def mix(value: np.uint64) -> np.uint64:
     """Scramble 64 bits one to one (the finaliser of SplitMix64)."""
     value = (value ^ (value >> _S30)) * _M1
     value = (value ^ (value >> _S27)) * _M2
@@ -66,7 +65,7 @@ def scrambled(values: np.ndarray) -> np.ndarray:
     """(n,) uint64 mixed twice, so that counters become a random stream."""
     out = np.empty(len(values), np.uint64)
     for i in range(len(values)):
-        out[i] = _mix(_mix(values[i]))
+        out[i] = mix(mix(values[i]))
     return out
 
 
@@ -133,7 +132,7 @@ def is_plain(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndar
 
 
 @njit(cache=True, nogil=True)
-def _word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int:
+def word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int:
     """Hash the words of one text into `out`; returns how many, at most (stop - start + 1) // 2.
 
     The text is plain, or words joined by spaces, among whose characters hard ones are letters.
@@ -153,110 +152,69 @@ def _word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> in
             if kind == _LESS:
                 size = max(size, _tag_size(data, at, stop))
             if length and not inner and not (kind == _COMMA and _groups_digits(data, at, start, stop)):
-                out[found] = _mix(value + length)
+                out[found] = mix(value + length)
                 found += 1
                 value, power, length = np.uint64(0), np.uint64(1), np.uint64(0)
         after_word = kind in (_LETTER, _UNDERSCORE)
         at += size
     if length:
-        out[found] = _mix(value + length)
+        out[found] = mix(value + length)
         found += 1
     return found
 
 
 @njit(cache=True, nogil=True)
-def shingle_hashes(
-    data: np.ndarray, starts: np.ndarray, stops: np.ndarray, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the word shingles of many texts, in the order of the texts, repeated ones included.
+def run_keys(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """(n,) uint64: one key of each text taken as one run of words, as `holds_run` looks for it."""
+    keys = np.empty(len(starts), np.uint64)
+    for i in range(len(starts)):
+        found = np.empty((stops[i] - starts[i] + 1) // 2, np.uint64)
+        count = word_hashes(data, starts[i], stops[i], found)
+        value = np.uint64(0)
+        for word in range(count):
+            value = value * WORD_BASE + found[word]
+        keys[i] = mix(value + np.uint64(count))
+    return keys
 
-    A text of fewer words than a shingle has one shingle, all of it; a text without words has none.
+
+@njit(cache=True, nogil=True)
+def holds_run(
+    data: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    keys: np.ndarray,
+    sieve: np.ndarray,
+    shift: np.uint64,
+    sizes: np.ndarray,
+) -> np.ndarray:
+    """(n,) whether some run of a text's words has one of the keys.
 
     Args:
         data, starts, stops: plain texts, or words joined by spaces.
-        width: words a shingle.
-
-    Returns:
-        (total,) uint64 hashes, and (n + 1,) int64 bounds: text i has those from bounds[i] to bounds[i + 1].
+        keys: sorted, from `run_keys`.
+        sieve: a bit for every value of key >> shift, packed into uint8: most runs are turned down by it.
+        shift: as said.
+        sizes: (longest + 1,) bool: lengths that runs have, in words.
     """
-    room = 0
+    held, longest = np.zeros(len(starts), np.bool_), len(sizes) - 1
+    if not len(starts) or not len(keys):
+        return held
+    found = np.empty((np.max(stops - starts) + 1) // 2, np.uint64)
     for i in range(len(starts)):
-        room += (stops[i] - starts[i] + 1) // 2
-    hashes, bounds = np.empty(room, np.uint64), np.zeros(len(starts) + 1, np.int64)
-    for i in range(len(starts)):
-        at = bounds[i]
-        count = _word_hashes(data, starts[i], stops[i], hashes[at:])
-        words = min(width, count)
-        for first in range(at, at + count - words + 1 if count else at):
-            value = hashes[first]
-            for offset in range(1, words):
-                value = value * _WORD_BASE + hashes[first + offset]
-            hashes[first] = _mix(value)
-        bounds[i + 1] = at + (count - words + 1 if count else 0)
-    return hashes[: bounds[-1]], bounds
-
-
-@njit(cache=True, nogil=True)
-def minima(hashes: np.ndarray, bounds: np.ndarray, multipliers: np.ndarray, additions: np.ndarray) -> np.ndarray:
-    """MinHash signatures, (n, size) uint32: of each text and hash function (a x + b) >> 32 the smallest value.
-
-    Args:
-        hashes, bounds: as `shingle_hashes` returns them.
-        multipliers, additions: (size,) uint64.
-    """
-    size = len(multipliers)
-    signatures, smallest = np.empty((len(bounds) - 1, size), np.uint32), np.empty(size, np.uint64)
-    for i in range(len(bounds) - 1):
-        smallest[:] = _HIGHEST
-        for at in range(bounds[i], bounds[i + 1]):
-            shingle = hashes[at]
-            for h in range(size):
-                smallest[h] = min(smallest[h], multipliers[h] * shingle + additions[h])
-        for h in range(size):
-            signatures[i, h] = smallest[h] >> _S32
-    return signatures
-
-
-@njit(cache=True, nogil=True)
-def fold_bands(signatures: np.ndarray, bands: int) -> np.ndarray:
-    """(n, bands) int64: one key a band of each signature, different between bands."""
-    rows = signatures.shape[1] // bands
-    keys = np.empty((len(signatures), bands), np.uint64)
-    for i in range(len(signatures)):
-        for band in range(bands):
-            key = np.uint64(band + 1)
-            for row in range(band * rows, (band + 1) * rows):
-                key = _mix(key + np.uint64(signatures[i, row]))
-            keys[i, band] = key
-    return keys.view(np.int64)
-
-
-@njit(cache=True, nogil=True)
-def shared(left: np.ndarray, right: np.ndarray) -> int:
-    """How many values two sorted arrays of distinct values have in common."""
-    found, i, j = 0, 0, 0
-    while i < len(left) and j < len(right):
-        if left[i] == right[j]:
-            found, i, j = found + 1, i + 1, j + 1
-        elif left[i] < right[j]:
-            i += 1
-        else:
-            j += 1
-    return found
-
-
-@njit(cache=True, nogil=True)
-def similarities(flat: np.ndarray, bounds: np.ndarray, text: int, others: np.ndarray) -> np.ndarray:
-    """Exact Jaccard of one set with each of `others`, (n_others,) float64; two empty sets have none.
-
-    Args:
-        flat, bounds: the sets, each sorted and distinct: set i is flat[bounds[i]:bounds[i + 1]].
-        text: index of the one; others: indices of the others.
-    """
-    values = np.zeros(len(others))
-    own = flat[bounds[text] : bounds[text + 1]]
-    for i in range(len(others)):
-        other = flat[bounds[others[i]] : bounds[others[i] + 1]]
-        common = shared(own, other)
-        values[i] = common / max(len(own) + len(other) - common, 1)
-    return values
+        count = word_hashes(data, starts[i], stops[i], found)
+        for first in range(count):
+            value = np.uint64(0)
+            for size in range(1, min(longest, count - first) + 1):
+                value = value * WORD_BASE + found[first + size - 1]
+                if not sizes[size]:
+                    continue
+                key = mix(value + np.uint64(size))
+                bit = np.int64(key >> shift)
+                if sieve[bit >> 3] >> (bit & 7) & 1:
+                    at = np.searchsorted(keys, key)
+                    if at < len(keys) and keys[at] == key:
+                        held[i] = True
+                        break
+            if held[i]:
+                break
+    return held
