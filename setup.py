@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 JOBS = (
     "ingest",
+    "quality",
     "deduplicate",
     "decontaminate",
     "warm_up",
@@ -40,6 +41,7 @@ setup(
         "numpy>=1.26,<2",
         "scipy",
         "numba>=0.60",
+        "py3langid",
         "POT>=0.9.7",
         "pyyaml",
         "jinja2",

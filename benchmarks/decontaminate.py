@@ -171,7 +171,7 @@ def run_ours(source: Path, out: Path) -> None:
     documents = spark.read.parquet(*map(str, sorted(source.glob("*.parquet")))).select(
         F.col("id").alias("doc_id"), F.lit("").alias("source_file"), "text"
     )
-    hits = find_hits(documents, index, num_partitions=config.spark.partitions).persist()
+    hits = find_hits(documents, index).persist()
     spared = spared_ngrams(hits, documents, max_document_share=config.decontaminate.max_document_share).persist()
     find_contaminated(hits, spared).write.parquet(str(out / "removals"))
 

@@ -23,8 +23,8 @@ def decontaminate(job: Job) -> Outcome:
     settings = job.config.decontaminate
     benchmarks = load_benchmarks(job.config)
     index = BenchmarkIndex.build(benchmarks, ngram_words=settings.ngram_words, short_words=settings.short_words)
-    documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), "deduplicate")
-    hits = find_hits(documents, index, num_partitions=job.config.spark.partitions).persist()
+    documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), "quality", "deduplicate")
+    hits = find_hits(documents, index).persist()
     spared = spared_ngrams(hits, documents, max_document_share=settings.max_document_share).persist()
     rows = [row.asDict() for row in spared.collect()]
     write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)

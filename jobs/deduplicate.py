@@ -13,12 +13,13 @@ from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.schemas import DOCUMENTS, REASON, REMOVALS, STAGE
 from equal.transforms.dedup import EXACT_DUPLICATE, NEAR_DUPLICATE, find_duplicates
+from equal.transforms.documents import kept_documents
 
 
 def deduplicate(job: Job) -> Outcome:
     """Replace this stage's removals by those of the present documents."""
     settings = job.config.deduplicate
-    documents = job.tables.read(DOCUMENTS)
+    documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), "quality")
     removals = find_duplicates(
         documents,
         shingle_words=settings.shingle_words,

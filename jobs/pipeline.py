@@ -14,12 +14,13 @@ from equal.jobs.embed import embed
 from equal.jobs.evaluate import evaluate
 from equal.jobs.finetune import finetune
 from equal.jobs.ingest import ingest
+from equal.jobs.quality import quality
 from equal.jobs.select_pairs import select
 from equal.jobs.warm_up import warm_up
 from equal.run import run_to_budget
 
 #: corpus stages need no endpoint; from warm_up on documents are read by the model
-CORPUS = {"ingest": ingest, "deduplicate": deduplicate, "decontaminate": decontaminate}
+CORPUS = {"ingest": ingest, "quality": quality, "deduplicate": deduplicate, "decontaminate": decontaminate}
 ARMS = {"warm_up": warm_up, "embed": embed, "cluster": cluster}
 RUN = {"extract": run_to_budget, "select": select, "finetune": finetune, "evaluate": evaluate}
 STAGES = {**CORPUS, **ARMS, **RUN}

@@ -95,13 +95,14 @@ def _corpus_rows(rng: np.random.Generator) -> Rows:
     ]  # fmt: skip
     kept = sum(sizes)
     stages = [
-        ("ingest", kept + 21, kept + 11, {}), ("deduplicate", kept + 11, kept + 2, {"exact": 2, "near": 7}),
+        ("ingest", kept + 21, kept + 11, {}), ("quality", kept + 11, kept + 11, {}),
+        ("deduplicate", kept + 11, kept + 2, {"exact": 2, "near": 7}),
         ("decontaminate", kept + 2, kept, {"contaminated": 2, "spared": 1}),
         ("warm_up", 8, 8, {"documents": 8, "pairs": 12, "mrr_before": 0.61, "mrr_after": 0.74}),
         ("embed", kept, kept, {}), ("cluster", kept, NUM_ARMS, {"k": NUM_ARMS}),
     ]  # fmt: skip
     bills = [_cost("corpus", stage, 0, rows_in) for stage, rows_in, _, _ in stages]
-    bills[3] |= {"calls": 8, "prompt_tokens": 4800, "completion_tokens": 200}  # the warm-up
+    bills[4] |= {"calls": 8, "prompt_tokens": 4800, "completion_tokens": 200}  # the warm-up
     marks = [_mark("corpus", *stage) for stage in stages]
     return {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.ASSIGNMENTS: assignments, s.REMOVALS: removals,
             s.CENTROIDS: arms, s.STAGES: marks, s.COSTS: bills}  # fmt: skip

@@ -171,6 +171,8 @@ def test_budget_of_nothing_is_refused():
         (["budget.money=5"], "budget.money"),
         (["documents.min_chars=500", "documents.max_chars=100"], "documents.min_chars"),
         (["decontaminate.short_words=9", "decontaminate.ngram_words=5"], "decontaminate.short_words"),
+        (["quality.blocked_sources=['(']"], "quality.blocked_sources"),
+        (["quality.languages=[english]"], "quality.languages"),
         (["run_name=a b"], "run_name"),
         (["storage.root=s3a://bucket/x"], "storage.root"),
         (["run_name='../up'"], "run_name"),

@@ -1,4 +1,4 @@
-"""The three corpus jobs in a row, on Delta: what each removes, what a rerun does, what a changed setting changes."""
+"""The corpus jobs in a row, on Delta: what each removes, what a rerun does, what a changed setting changes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from equal.io.tables import Tables
 from equal.jobs.decontaminate import decontaminate
 from equal.jobs.deduplicate import deduplicate
 from equal.jobs.ingest import ingest
+from equal.jobs.quality import quality
 from equal.schemas import DOCUMENTS, REMOVALS
 from equal.transforms.documents import kept_documents
 
@@ -19,13 +20,14 @@ BODY = "The sample variance divides the sum of squared deviations by one less th
 QUESTION = "A die is rolled twice; what is the probability that both rolls show a six?"
 
 
-def test_documents_pass_through_the_three_stages(spark, tmp_path):
+def test_documents_pass_through_the_four_stages(spark, tmp_path):
     (tmp_path / "in").mkdir()
     texts = {
         "original": BODY + "which makes it an unbiased estimate.",
         "respaced": BODY.replace(" ", "\n") + "which makes it an unbiased estimate.",
         "edited": BODY + "which makes it an unbiased guess.",
         "planted": "From an exam. " + QUESTION,
+        "unfit": "No word too many is here, " + QUESTION[:3],
         **{f"own{i}": f"Text {i} stands for itself alone, with {i * 7} and {i * 13} in it." for i in range(4)},
     }
     lines = [json.dumps({"id": name, "text": text}) for name, text in texts.items()]
@@ -38,7 +40,7 @@ def test_documents_pass_through_the_three_stages(spark, tmp_path):
             [
                 f"storage.root={tmp_path / 'root'}", f"documents.path={tmp_path / 'in'}", "documents.min_chars=20",
                 f"decontaminate.benchmarks={{exam: {tmp_path / 'exam.jsonl'}}}", f"deduplicate.threshold={threshold}",
-                "spark.partitions=2",
+                "quality.min_words=8", "spark.partitions=2",
             ],
         )  # fmt: skip
 
@@ -48,14 +50,16 @@ def test_documents_pass_through_the_three_stages(spark, tmp_path):
 
     tables = Tables(spark, str(tmp_path / "root"))
     expected = {
-        "-": "unreadable_line", "respaced": "exact_duplicate", "edited": "near_duplicate", "planted": "contaminated"
+        "-": "unreadable_line", "unfit": "few_words",
+        "respaced": "exact_duplicate", "edited": "near_duplicate", "planted": "contaminated"
     }  # fmt: skip
-    for name, body in (("ingest", ingest), ("deduplicate", deduplicate), ("decontaminate", decontaminate)):
+    stages = {"ingest": ingest, "quality": quality, "deduplicate": deduplicate, "decontaminate": decontaminate}
+    for name, body in stages.items():
         run_stage(config(0.75), name, body)
     assert removed() == expected
     version = tables.version(REMOVALS)
-    run_stage(config(0.75), "deduplicate", deduplicate)
-    run_stage(config(0.75), "decontaminate", decontaminate)
+    for name in ("quality", "deduplicate", "decontaminate"):
+        run_stage(config(0.75), name, stages[name])
     assert tables.version(REMOVALS) == version
     kept = kept_documents(tables.read(DOCUMENTS), tables.read(REMOVALS))
     assert {r.source_id for r in kept.collect()} == {"original", "own0", "own1", "own2", "own3"}

@@ -18,7 +18,8 @@ WIRING = {"daemon", "extraction", "history", "judgement", "run"}
 LAW: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "settings": ({"errors"}, {"yaml"}),
-    "config": ({"errors", "settings"}, {"yaml"}),
+    "config": ({"errors", "settings", "contradictions"}, {"yaml"}),
+    "contradictions": ({"config"}, set()),  # for its type alone
     "schemas": (set(), {"pyspark"}),
     "core": ({"errors"}, {"numpy", "scipy", "numba", "ot"}),
     "loop": ({"core", "errors"}, {"numpy"}),
@@ -27,7 +28,10 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
         {"core", "errors"},
         {"numpy", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "sentence_transformers", "tqdm"},
     ),
-    "transforms": ({"core", "schemas", "errors"}, {"pyspark", "pandas", "numpy", "pyarrow", "scipy", "sparknlp"}),
+    "transforms": (
+        {"core", "schemas", "errors"},
+        {"pyspark", "pandas", "numpy", "pyarrow", "scipy", "sparknlp", "py3langid"},
+    ),
     "io": (
         {"core", "schemas", "errors", "config", "settings"},
         {

@@ -109,7 +109,7 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, tmp_pat
         for where, root in ((master, tmp_path / "cluster"), ("local[2]", tmp_path / "local")):
             said = submit("pipeline", where, root, *properties, settings=settings)
             assert said.startswith("0 "), said[-3000:]
-            assert "pipeline: all 10 stages finished" in said
+            assert "pipeline: all 11 stages finished" in said
     assert len(table(tmp_path / "cluster", "documents")) > 250
     for name in COMPARED:
         assert table(tmp_path / "cluster", name), name

@@ -10,6 +10,7 @@ from functools import reduce
 from importlib import resources
 from pathlib import Path
 
+from equal.contradictions import contradictions
 from equal.errors import ConfigError
 from equal.settings import build, fingerprint, merge, parse_override, read_layer, setting
 
@@ -45,6 +46,16 @@ class Documents:
 class Reference:
     guide: str = setting(science=False)
     held_out: str = setting(science=False)
+
+
+@dataclass(frozen=True)
+class Quality:
+    min_words: int = setting(low=0)
+    max_symbol_share: float = setting(low=0.0, high=1.0)
+    max_repeated_lines: float = setting(low=0.0, high=1.0)
+    max_repeated_runs: float = setting(low=0.0, high=1.0)
+    languages: tuple[str, ...] = setting()
+    blocked_sources: tuple[str, ...] = setting()
 
 
 @dataclass(frozen=True)
@@ -190,6 +201,7 @@ class RunConfig:
     spark: Spark = setting()
     documents: Documents = setting()
     reference: Reference = setting()
+    quality: Quality = setting()
     deduplicate: Deduplicate = setting()
     decontaminate: Decontaminate = setting()
     encoder: Encoder = setting()
@@ -206,7 +218,7 @@ class RunConfig:
     tracking: Tracking = setting()
 
     def __post_init__(self) -> None:
-        problems = _contradictions(self)
+        problems = contradictions(self)
         if problems:
             raise ConfigError(problems)
 
@@ -222,40 +234,6 @@ class RunConfig:
         if self.budget.fraction:
             limits.append(max(1, int(self.budget.fraction * num_docs)))  # a share of few documents is not "no limit"
         return min(limits, default=0)
-
-
-def _contradictions(config: RunConfig) -> list[str]:
-    """What no single field can show."""
-    problems = []
-    budget = config.budget
-    if not (budget.documents or budget.fraction or budget.tokens or budget.money):
-        problems.append(
-            "budget: documents, fraction, tokens and money are all 0, so nothing could be extracted; "
-            "set at least one above 0, such as budget.documents=200"
-        )
-    if budget.money and not (budget.prompt_price or budget.completion_price):
-        problems.append(
-            f"budget.money: is {budget.money:g}, but prompt_price and completion_price are both 0; "
-            "give the price per million tokens"
-        )
-    if config.documents.min_chars > config.documents.max_chars:
-        problems.append(
-            f"documents.min_chars: is {config.documents.min_chars}, above documents.max_chars "
-            f"{config.documents.max_chars}; lower it"
-        )
-    if config.decontaminate.short_words > config.decontaminate.ngram_words:
-        problems.append(
-            f"decontaminate.short_words: is {config.decontaminate.short_words}, above decontaminate.ngram_words "
-            f"{config.decontaminate.ngram_words}; lower it"
-        )
-    if "://" in config.storage.root:
-        problems.append(
-            f"storage.root: is {config.storage.root!r}, allowed: a folder that driver and executors share, such as a "
-            "mounted file system or /Volumes/...; tables alone may lie elsewhere, in storage.schema"
-        )
-    if not config.run_name.replace("-", "").replace("_", "").isalnum():
-        problems.append(f"run_name: is {config.run_name!r}, allowed: letters, digits, - and _")
-    return problems
 
 
 def load(config: Path | str | None = None, overrides: Sequence[str] = ()) -> RunConfig:

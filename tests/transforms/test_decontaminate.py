@@ -16,8 +16,8 @@ SCHEMA = "doc_id string, source_file string, text string"
 
 def contaminated(spark, rows, *, share: float, partitions: int = 2):
     index = BenchmarkIndex.build({"exam": [COIN, NOTICE, MEAN]}, ngram_words=10, short_words=3)
-    documents = spark.createDataFrame(rows, SCHEMA)
-    hits = find_hits(documents, index, num_partitions=partitions)
+    documents = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
+    hits = find_hits(documents, index)
     spared = spared_ngrams(hits, documents, max_document_share=share)
     return find_contaminated(hits, spared).collect(), spared.collect()
 

@@ -25,7 +25,8 @@ CHOICE = ("bandit", "transport", "extraction", "endpoint")
 #: stage -> (the stage whose output it reads, the config sections its result depends on)
 UPSTREAM: dict[str, tuple[str, tuple[str, ...]]] = {
     "ingest": ("", ("documents",)),
-    "deduplicate": ("ingest", ("deduplicate",)),
+    "quality": ("ingest", ("quality",)),
+    "deduplicate": ("quality", ("deduplicate",)),
     "decontaminate": ("deduplicate", ("decontaminate",)),
     "warm_up": ("decontaminate", ("encoder", "warm_up", "extraction", "endpoint")),
     "embed": ("warm_up", ("encoder",)),

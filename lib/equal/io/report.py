@@ -18,6 +18,9 @@ from equal.io.tables import Tables
 NUM_EXAMPLES = 12
 NUM_ARMS_LISTED = 15
 MISSING = "–"
+CORPUS_STEPS = (
+    ("quality", "fit to read"), ("deduplicate", "without duplicates"), ("decontaminate", "without contamination")
+)  # fmt: skip
 
 #: what an outcome or a rejection means, in words
 MEANINGS = {
@@ -143,7 +146,7 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
 def _corpus_steps(summary: dict[str, Any]) -> list[tuple[str, int]]:
     removed = summary["removed"]
     steps = [("records read", summary["documents"] + removed.get("ingest", 0)), ("ingested", summary["documents"])]
-    for stage, label in (("deduplicate", "without duplicates"), ("decontaminate", "without contamination")):
+    for stage, label in CORPUS_STEPS:
         steps.append((label, steps[-1][1] - removed.get(stage, 0)))
     return steps
 

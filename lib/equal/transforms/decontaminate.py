@@ -25,19 +25,18 @@ _HITS = pa.schema(
 _HITS_DDL = "doc_id string, source_file string, benchmark string, item_id string, ngram string, key long, position int"
 
 
-def find_hits(documents: DataFrame, index: BenchmarkIndex, *, num_partitions: int) -> DataFrame:
+def find_hits(documents: DataFrame, index: BenchmarkIndex) -> DataFrame:
     """Look for benchmark n-grams in every document.
 
     Args:
         documents: doc_id, source_file, text.
         index: of the benchmarks, with nothing spared.
-        num_partitions: tasks.
 
     Returns:
         doc_id, source_file, benchmark, item_id, ngram, key, position; one row a document and distinct n-gram.
     """
-    chosen = documents.select(DOC_ID, SOURCE_FILE, TEXT).repartition(num_partitions, DOC_ID)
-    return chosen.mapInArrow(_finder(index), _HITS_DDL)
+    # no shuffle: the texts are searched where they are read
+    return documents.select(DOC_ID, SOURCE_FILE, TEXT).mapInArrow(_finder(index), _HITS_DDL)
 
 
 def spared_ngrams(hits: DataFrame, documents: DataFrame, *, max_document_share: float) -> DataFrame:
