@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from equal.core.contamination import BenchmarkIndex
 from equal.io.references import load_benchmarks, write_spared
-from equal.io.stage import Job, Outcome
+from equal.io.stage import Job, Outcome, log
 from equal.io.stage import main as run_main
 from equal.schemas import DOCUMENTS, REMOVALS, STAGE
-from equal.transforms.decontaminate import find_contaminated, find_hits, spared_ngrams
+from equal.transforms.decontaminate import count_by_benchmark, find_contaminated, find_hits, spared_ngrams
 from equal.transforms.documents import kept_documents
 
 
@@ -29,6 +29,11 @@ def decontaminate(job: Job) -> Outcome:
     rows = [row.asDict() for row in spared.collect()]
     write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)
     job.tables.replace(REMOVALS, find_contaminated(hits, spared), f"stage = '{job.stage}'")
+    met = {row.benchmark: row.asDict(recursive=True) for row in count_by_benchmark(hits, spared).collect()}
+    for name, items in benchmarks.items():
+        found = met.get(name, {"documents": 0, "items": 0, "spared": 0})
+        counts = (found["items"], len(items), found["documents"], found["spared"])
+        log.info("decontaminate: %s: %d of %d items in %d documents, %d n-grams spared", name, *counts)
     hits.unpersist()
     spared.unpersist()
     num_documents = documents.count()
@@ -39,6 +44,7 @@ def decontaminate(job: Job) -> Outcome:
         "benchmark_items": sum(map(len, benchmarks.values())),
         "unmatchable": len(index.unmatchable),
         "unmatchable_items": list(index.unmatchable[:100]),
+        "benchmarks": met,
     }
     return Outcome(num_documents, num_documents - num_removed, details)
 

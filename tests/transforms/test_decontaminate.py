@@ -6,7 +6,7 @@ import json
 
 from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
-from equal.transforms.decontaminate import find_contaminated, find_hits, spared_ngrams
+from equal.transforms.decontaminate import count_by_benchmark, find_contaminated, find_hits, spared_ngrams
 
 COIN = Item("coin", "A fair coin is tossed ten times; what is the probability of exactly 3 heads?", "0.117")
 NOTICE = Item("notice", "This work may be copied and given away under the same terms. Who owns it?", "All.")
@@ -46,6 +46,29 @@ def test_planted_items_are_found_and_boilerplate_is_spared_for_any_partitions(sp
     }  # fmt: skip
     assert evidence["mean"]["ngram"] == "what is a mean"
     assert [(r.item_id, r.documents) for r in spared] == [("notice", 13)] * 3
+
+
+def test_each_benchmark_is_told_what_it_removed_and_by_which_words(spark):
+    index = BenchmarkIndex.build({"exam": [COIN, NOTICE], "quiz": [MEAN]}, ngram_words=10, short_words=3)
+    documents = spark.createDataFrame(corpus(), SCHEMA)
+    hits = find_hits(documents, index)
+    spared = spared_ngrams(hits, documents, max_document_share=0.5)
+    exam, quiz = sorted(count_by_benchmark(hits, spared).collect())
+    assert exam[:4] == ("exam", 1, 1, 3)
+    assert [row.documents for row in exam.frequent] == [1] * 6
+    assert quiz == ("quiz", 1, 1, 0, [("what is a mean", 1)])
+    assert len(count_by_benchmark(hits, spared.limit(0)).where("benchmark = 'exam'").first().frequent) == 9
+
+
+def test_an_ngram_in_most_documents_is_named_first_and_ten_at_most(spark):
+    rows = [(f"d{i}", "f", " ".join(f"w{n}" for n in range(i, 40))) for i in range(20)]
+    item = Item("long", " ".join(f"w{n}" for n in range(40)), "")
+    index = BenchmarkIndex.build({"exam": [item]}, ngram_words=10, short_words=3)
+    documents = spark.createDataFrame(rows, SCHEMA)
+    hits = find_hits(documents, index)
+    (row,) = count_by_benchmark(hits, spared_ngrams(hits, documents, max_document_share=1.0)).collect()
+    assert (row.documents, row.items, row.spared, len(row.frequent)) == (20, 1, 0, 10)
+    assert row.frequent[0] == (" ".join(f"w{n}" for n in range(19, 29)), 20)
 
 
 def test_what_is_rare_enough_or_in_fewer_than_ten_documents_is_never_spared(spark):

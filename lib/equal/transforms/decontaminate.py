@@ -15,6 +15,8 @@ from equal.transforms.arrow import packed_texts
 CONTAMINATED = "contaminated"
 #: an n-gram in fewer documents than this is never boilerplate, however small the corpus
 MIN_BOILERPLATE_DOCUMENTS = 10
+#: n-grams named for each benchmark
+FREQUENT_NGRAMS = 10
 
 _HITS = pa.schema(
     [
@@ -74,6 +76,32 @@ def find_contaminated(hits: DataFrame, spared: DataFrame) -> DataFrame:
         SOURCE_FILE,
         F.to_json(F.struct("benchmark", "item_id", "ngram", "num_ngrams")).alias(EVIDENCE),
     ).select(*SCHEMAS[REMOVALS].fieldNames())
+
+
+def count_by_benchmark(hits: DataFrame, spared: DataFrame) -> DataFrame:
+    """What each benchmark that was met cost the corpus, and by which words.
+
+    Returns:
+        benchmark, documents (that hold one of its n-grams), items (met), spared (n-grams), frequent (its ten n-grams
+        in most documents: ngram, documents). Spared n-grams count in `spared` alone.
+    """
+    telling = hits.join(F.broadcast(spared.select("key")), "key", "left_anti")
+    totals = telling.groupBy("benchmark").agg(
+        F.countDistinct(DOC_ID).alias("documents"), F.countDistinct("item_id").alias("items")
+    )
+    counts = telling.groupBy("benchmark", "ngram").agg(F.countDistinct(DOC_ID).alias("documents"))
+    common_first = F.row_number().over(Window.partitionBy("benchmark").orderBy(F.desc("documents"), "ngram"))
+    frequent = counts.withColumn("rank", common_first).where(F.col("rank") <= FREQUENT_NGRAMS)
+    by_rank = F.sort_array(F.collect_list(F.struct("rank", "ngram", "documents")))
+    named = F.transform(
+        by_rank, lambda row: F.struct(row["ngram"].alias("ngram"), row["documents"].alias("documents"))
+    )
+    frequent = frequent.groupBy("benchmark").agg(named.alias("frequent"))
+    left_out = spared.groupBy("benchmark").agg(F.count("*").alias("spared"))
+    met = totals.join(frequent, "benchmark").join(left_out, "benchmark", "full")
+    return met.fillna(0, ["documents", "items", "spared"]).select(
+        "benchmark", "documents", "items", "spared", "frequent"
+    )
 
 
 def _finder(index: BenchmarkIndex) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
