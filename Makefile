@@ -57,12 +57,13 @@ preflight:
 	@test -n "$(PYTHON)" || { echo "Python: 3.11 is not on PATH; install python3.11 with its venv module"; exit 1; }
 	@$(PYTHON) demo/preflight.py
 
-# the locks are complete, so nothing is resolved: --no-deps installs exactly what stands in them
+# the locks are complete, so nothing is resolved: --no-deps installs exactly what stands in them. Many processes start
+# here, and where PYTHONDONTWRITEBYTECODE is set each would compile torch anew.
 $(MAIN): conf/requirements/main.lock conf/requirements/weights.lock setup.py | preflight
 	@echo "setting up .venv (Spark, torch, MLflow): about 6 GB, once"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps \
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode \
 		-r conf/requirements/main.lock -r conf/requirements/weights.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -70,7 +71,7 @@ $(MAIN): conf/requirements/main.lock conf/requirements/weights.lock setup.py | p
 $(SERVER): conf/requirements/server.lock | $(MAIN)
 	@echo "setting up .venv-vllm (the model server): about 2 GB more, once"
 	@$(PYTHON) -m venv .venv-vllm
-	@$(UV) pip install --quiet --python .venv-vllm/bin/python --no-deps -r conf/requirements/server.lock
+	@$(UV) pip install --quiet --python .venv-vllm/bin/python --no-deps --compile-bytecode -r conf/requirements/server.lock
 	@touch $@
 
 $(JARS): $(MAIN)

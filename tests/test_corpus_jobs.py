@@ -27,7 +27,7 @@ def test_documents_pass_through_the_four_stages(spark, tmp_path):
         "respaced": BODY.replace(" ", "\n") + "which makes it an unbiased estimate.",
         "edited": BODY + "which makes it an unbiased guess.",
         "planted": "From an exam. " + QUESTION,
-        "unfit": "No word too many is here, " + QUESTION[:3],
+        "unfit": "Hardly a word is here.",
         **{f"own{i}": f"Text {i} stands for itself alone, with {i * 7} and {i * 13} in it." for i in range(4)},
     }
     lines = [json.dumps({"id": name, "text": text}) for name, text in texts.items()]

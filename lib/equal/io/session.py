@@ -47,6 +47,8 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     builder = builder.config("spark.ui.enabled", "false")
     if with_models and master.startswith("local"):
         builder = builder.config("spark.python.daemon.module", "equal.daemon")
+        # with true, workers of SQL and of RDDs differ in an environment variable, and Spark begins a daemon for either
+        builder = builder.config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
     for key, value in local_settings().items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
