@@ -2,8 +2,8 @@
 
     texts -> band keys, packed -> (shuffle) who shares a key -> driver: groups -> (shuffle) verified texts
 
-Nothing large is shuffled twice: the first pass sends band keys only, as a few blobs a task instead of a row a key;
-their candidate groups are joined on the driver as 64-bit numbers; the second pass brings each group's texts together.
+The first pass reads texts where they lie and sends band keys only, as a few blobs a task instead of a row a key; their
+candidate groups are joined on the driver as 64-bit numbers; the second pass brings each group's texts together.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from equal.transforms.arrow import packed_texts
 
 #: documents whose band keys a task holds before it sends them on; a band's keys are shared out among so many buckets
 _FLUSH_DOCUMENTS, _SHARES = 1 << 20, 8
+
+_VERIFIED = "doc_id string, source_file string, kept string, jaccard double, same_content boolean"
 
 EXACT_DUPLICATE, NEAR_DUPLICATE = "exact_duplicate", "near_duplicate"
 
@@ -55,27 +57,23 @@ def find_duplicates(
         Rows of `removals`. Evidence holds `kept`, the document that stays, and `jaccard` to it; where a document
         is tied to it only through others, so that the Jaccard lies below the threshold, it says `chained`.
     """
-    exact = _exact_duplicates(documents)
-    texts = documents.join(exact.select(DOC_ID), DOC_ID, "left_anti").select(
-        DOC_ID, "num_chars", TEXT, F.xxhash64(DOC_ID).alias("doc_key")
-    )
+    texts = documents.select(
+        DOC_ID, SOURCE_FILE, "num_chars", TEXT,
+        F.xxhash64(DOC_ID).alias("doc_key"), F.xxhash64("content_hash").alias("content_key"),
+    )  # fmt: skip
     permutations = Permutations.seeded(bands=bands, rows=rows, seed=seed)
     groups = _candidate_groups(texts, shingle_words, permutations, num_partitions)
-    near = (
+    found = (
         texts.join(groups, "doc_key")
         .repartition(num_partitions, "group")
         .sortWithinPartitions("group")
-        .mapInPandas(_verifier(shingle_words, permutations, threshold), "doc_id string, kept string, jaccard double")
+        .mapInPandas(_verifier(shingle_words, permutations, threshold), _VERIFIED)
     )
-    return _removals(documents, exact, near, threshold)
-
-
-def _exact_duplicates(documents: DataFrame) -> DataFrame:
-    """doc_id, kept of every document whose normalised text another one has."""
-    first = F.min(F.struct((-F.col("num_chars")).alias("rank"), F.col(DOC_ID).alias("kept"))).alias("first")
-    groups = documents.groupBy("content_hash").agg(first, F.count("*").alias("size")).where("size > 1")
-    members = documents.select("content_hash", DOC_ID).join(groups, "content_hash")
-    return members.select(DOC_ID, F.col("first.kept").alias("kept")).where(F.col(DOC_ID) != F.col("kept"))
+    chained = F.when(F.col("jaccard") < threshold, F.lit(True)).alias("chained")
+    evidence = F.to_json(F.struct("kept", F.round("jaccard", 6).alias("jaccard"), chained))
+    reason = F.when(F.col("same_content"), EXACT_DUPLICATE).otherwise(NEAR_DUPLICATE)
+    removals = found.select("*", evidence.alias(EVIDENCE), reason.alias(REASON), F.lit("deduplicate").alias(STAGE))
+    return removals.select(*SCHEMAS[REMOVALS].fieldNames())
 
 
 def _candidate_groups(
@@ -83,12 +81,11 @@ def _candidate_groups(
 ) -> DataFrame:
     """doc_key, group of every document that shares a band with another, directly or through others.
 
-    Two documents may share a doc_key by chance; that only puts more documents into a group.
+    Two documents may share a doc_key by chance; that only puts more documents into a group. The texts are read where
+    they lie, without a shuffle.
     """
-    banded = (
-        texts.select("doc_key", TEXT)
-        .repartition(num_partitions, "doc_key")
-        .mapInArrow(_bander(shingle_words, permutations), "bucket int, band_keys binary, doc_keys binary")
+    banded = texts.select("doc_key", "content_key", TEXT).mapInArrow(
+        _bander(shingle_words, permutations), "bucket int, band_keys binary, doc_keys binary"
     )
     met = banded.repartition(num_partitions, "bucket").groupBy("bucket").applyInPandas(_meet, "left long, right long")
     edges = met.toPandas()
@@ -104,9 +101,11 @@ def _bander(
         keys: list[np.ndarray] = []
         owners: list[np.ndarray] = []
         for batch in batches:
-            found, has_words = permutations.band_keys(packed_texts(batch.column(TEXT)), shingle_words)
-            keys.append(found[has_words])
-            owners.append(batch.column("doc_key").to_numpy(zero_copy_only=False)[has_words])
+            doc_keys, content_keys = (batch.column(i).to_numpy(zero_copy_only=False) for i in range(2))
+            found, has_words = permutations.band_keys(packed_texts(batch.column(2)), shingle_words)
+            found[~has_words] = content_keys[~has_words, None]  # without words only the same content is a duplicate
+            keys.append(found)
+            owners.append(doc_keys)
             if sum(map(len, owners)) >= _FLUSH_DOCUMENTS:
                 yield _packed(np.concatenate(keys), np.concatenate(owners))
                 keys, owners = [], []
@@ -163,30 +162,19 @@ def _verifier(
 
 
 def _verified(texts: pd.DataFrame, shingle_words: int, permutations: Permutations, threshold: float) -> pd.DataFrame:
-    """doc_id, kept, jaccard of what is dropped of whole groups."""
+    """What is dropped of whole groups, in the columns of _VERIFIED."""
     texts = texts.sort_values(["group", "num_chars", DOC_ID], ascending=[True, False, True], ignore_index=True)
-    packed = Texts.of(texts[TEXT].tolist())
-    sets, (keys, _) = shingle_sets(packed, shingle_words), permutations.band_keys(packed, shingle_words)
-    ids, groups = texts[DOC_ID].tolist(), texts["group"].to_numpy()
+    packed, content = Texts.of(texts[TEXT].tolist()), texts["content_key"].to_numpy(np.int64)
+    sets, (keys, has_words) = shingle_sets(packed, shingle_words), permutations.band_keys(packed, shingle_words)
+    for i in np.flatnonzero(~has_words):  # as in the first pass
+        sets[i], keys[i] = content[i : i + 1].view(np.uint64), content[i]
+    ids, files, groups = texts[DOC_ID].tolist(), texts[SOURCE_FILE].tolist(), texts["group"].to_numpy()
     bounds = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(ids)]
     rows = []
     for start, stop in pairwise(bounds):
         found = verify_duplicates(sets[start:stop], list(keys[start:stop]), np.arange(stop - start), threshold)
-        rows += [(ids[start + d.dropped], ids[start + d.kept], d.jaccard) for d in found]
-    return pd.DataFrame(rows, columns=[DOC_ID, "kept", "jaccard"])
-
-
-def _removals(documents: DataFrame, exact: DataFrame, near: DataFrame, threshold: float) -> DataFrame:
-    """Tie each removed document to one that stays: a copy of a near duplicate is a near duplicate too."""
-    final = near.select(F.col(DOC_ID).alias("kept"), F.col("kept").alias("final"), "jaccard")
-    copies = exact.join(final, "kept", "left").select(
-        DOC_ID,
-        F.coalesce("final", "kept").alias("kept"),
-        F.coalesce("jaccard", F.lit(1.0)).alias("jaccard"),
-        F.when(F.col("final").isNull(), EXACT_DUPLICATE).otherwise(NEAR_DUPLICATE).alias(REASON),
-    )
-    removed = copies.unionByName(near.withColumn(REASON, F.lit(NEAR_DUPLICATE)))
-    chained = F.when(F.col("jaccard") < threshold, F.lit(True)).alias("chained")
-    evidence = F.to_json(F.struct("kept", F.round("jaccard", 6).alias("jaccard"), chained))
-    rows = removed.withColumn(EVIDENCE, evidence).withColumn(STAGE, F.lit("deduplicate"))
-    return rows.join(documents.select(DOC_ID, SOURCE_FILE), DOC_ID).select(*SCHEMAS[REMOVALS].fieldNames())
+        for duplicate in found:
+            dropped, kept = start + duplicate.dropped, start + duplicate.kept
+            same = bool(content[dropped] == content[kept])
+            rows.append((ids[dropped], files[dropped], ids[kept], duplicate.jaccard, same))
+    return pd.DataFrame(rows, columns=[DOC_ID, SOURCE_FILE, "kept", "jaccard", "same_content"])
