@@ -12,6 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2]")
+# the optimising compiler takes a third of a short session's processor time and gives nothing back within it
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 TESTS = Path(__file__).resolve().parent
 #: take minutes each, so they begin first: one process must not be left alone with one of them at the end
