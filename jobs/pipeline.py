@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from equal.config import parse_arguments
+from equal.io.references import require_complete
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error, log, run_stage
 from equal.jobs.cluster import cluster
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run every stage; the first error ends the pipeline and names its stage."""
     with exit_on_error("pipeline"):
         config = parse_arguments(argv, __doc__)
+        require_complete(config)
         open_session(config.spark.partitions, with_models=True)
         for name, body in STAGES.items():
             run_stage(config, name, body)

@@ -157,25 +157,17 @@ ORDER BY n.run_id, n.reward DESC, n.arm_id;
 -- engine: spark
 -- What running each run again would cost: replies in the store are free, only those that never came are asked again.
 WITH asked AS (
-  SELECT e.run_id, explode(e.request_keys) AS request_key
-  FROM extractions e
-  JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
-), free AS (
-  SELECT a.run_id, count(*) AS replies, sum(r.prompt_tokens + r.completion_tokens) AS tokens
-  FROM (SELECT DISTINCT run_id, request_key FROM asked) a
-  JOIN replies r ON r.request_key = a.request_key
-  GROUP BY a.run_id
-), due AS (
-  SELECT e.run_id, count(*) AS documents
-  FROM extractions e
-  JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
-  WHERE e.final AND e.status = 'failed'
-  GROUP BY e.run_id
+  SELECT DISTINCT a.run_id, a.request_key
+  FROM (SELECT run_id, iteration, explode(request_keys) AS request_key FROM extractions) a
+  JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
 )
-SELECT f.run_id, f.replies AS free_replies, f.tokens AS tokens_saved, coalesce(d.documents, 0) AS documents_to_ask_again
-FROM free f
-LEFT JOIN due d ON d.run_id = f.run_id
-ORDER BY f.run_id;
+SELECT a.run_id, count(r.request_key) AS free_replies,
+       coalesce(sum(r.prompt_tokens + r.completion_tokens), 0) AS tokens_saved,
+       count(*) - count(r.request_key) AS requests_to_pay
+FROM asked a
+LEFT JOIN replies r ON r.request_key = a.request_key
+GROUP BY a.run_id
+ORDER BY a.run_id;
 
 
 -- name: lineage_of_a_pair

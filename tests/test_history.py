@@ -100,8 +100,9 @@ def test_a_rerun_pays_only_for_what_never_came(history):
     for row in _answer(history, "cost_of_a_rerun"):
         committed = history.read("iterations").select("run_id", "iteration")
         read = history.read("extractions").join(committed, ["run_id", "iteration"])
-        asked = read.where(f"run_id = '{row['run_id']}'").count()
-        assert row["free_replies"] + row["documents_to_ask_again"] == asked
+        statuses = [r.status for r in read.where(f"run_id = '{row['run_id']}'").collect()]
+        assert row["requests_to_pay"] == statuses.count("failed") > 0
+        assert row["free_replies"] == len(statuses) - row["requests_to_pay"]
         assert row["tokens_saved"] == 625 * row["free_replies"]
 
 

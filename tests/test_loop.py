@@ -100,6 +100,18 @@ def test_an_arm_whose_warm_up_gave_no_pair_is_pulled_before_any_other():
     assert list(world.iterations[1].arms) == [1]
 
 
+def test_a_money_budget_stops_after_the_iteration_that_reached_it():
+    world = World([50, 50])
+    read = world.extract
+    world.extract = lambda iteration, pulls: (
+        (found := read(iteration, pulls)) and replace(found, money=found.calls / 8)
+    )
+    state, reason = world.run(money=2.5)
+    assert reason == "money"
+    assert state.spent.money == state.spent.documents / 8 >= 2.5
+    assert state.spent.money - world.iterations[-1].extracted.money < 2.5
+
+
 def test_a_token_budget_stops_after_the_iteration_that_reached_it():
     world = World([50, 50])
     state, reason = world.run(tokens=100)

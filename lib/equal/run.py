@@ -92,6 +92,7 @@ def run_to_budget(job: Job) -> Outcome:
         bandit = config.bandit
         require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
     reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
+    _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
     reading.recover(state.next_iteration)
     assignments = tables.read(ASSIGNMENTS).cache()
     clock = {"started": datetime.now(timezone.utc)}

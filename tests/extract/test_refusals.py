@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from chat_server import always
-from equal.errors import BudgetError, EndpointError, RunLockedError, TableError
+from equal.errors import BudgetError, EndpointError, InputError, RunLockedError, TableError
 from equal.io.lock import run_lock
 from equal.io.marks import Marks
 from equal.io.stage import Job, run_stage
@@ -86,6 +86,16 @@ def test_what_another_configuration_made_is_not_built_upon(prepared, server, sec
 def test_arms_that_a_smaller_budget_cannot_sweep_are_refused(prepared, server):
     other = replace(prepared, budget=replace(prepared.budget, documents=12))
     with pytest.raises(BudgetError, match="largest k that fits is 2"):
+        run_stage(other, "extract", RUN["extract"])
+    assert not server.bodies
+
+
+@pytest.mark.parametrize(
+    ("guide", "message"), [("", "reference.guide: is empty"), ("/nowhere/guide.jsonl", "no such file")]
+)
+def test_a_reference_set_that_is_not_there_is_named_before_anything_is_asked(prepared, server, guide, message):
+    other = replace(prepared, reference=replace(prepared.reference, guide=guide))
+    with pytest.raises(InputError, match=message):
         run_stage(other, "extract", RUN["extract"])
     assert not server.bodies
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from equal.config import RunConfig, load, vary
-from equal.core.metrics import ratio_and_error
+from equal.core.metrics import exact_match, ratio_and_error
 from equal.errors import BudgetError, InputError
 from equal.io.marks import Marks
 from equal.io.references import read_items
@@ -36,7 +36,7 @@ from equal.schemas import (
     STAGES,
 )
 from equal.training.encoder import EncoderFactory, load_encoder
-from equal.training.evaluate import answer_nll, load_answer_model
+from equal.training.evaluate import answer_nll, generate_answers, load_answer_model
 
 TOPICS = ("variance of a random sample", "router and network cable", "bread and yeast in the oven")
 DOCS, PAIRS = 24, 12
@@ -171,6 +171,13 @@ def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, stor
     base = rows["base", "target_loss"]
     assert (base.value, base.stderr, base.items) == (pytest.approx(value), pytest.approx(error), 5)
     assert rows["tuned", "target_loss"].value != base.value
+    answers = generate_answers(
+        load_answer_model(tiny_model), [item.question for item in items], max_new_tokens=4, batch_size=8
+    )
+    exact = rows["base", "exact_match"]
+    assert exact.items == 5
+    assert exact.value == sum(exact_match(answer, item.answer) for answer, item in zip(answers, items)) / 5
+    assert ("tuned", "exact_match") in rows
     distance = rows["pairs", "transport_distance"]
     assert distance.low <= distance.high
     assert distance.value == rows["pairs:2", "transport_distance"].value

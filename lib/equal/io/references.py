@@ -106,6 +106,25 @@ def load_benchmarks(config: RunConfig) -> dict[str, list[Item]]:
     return benchmarks
 
 
+def require_complete(config: RunConfig) -> None:
+    """Check, before the first stage of a whole pipeline, what its last ones need.
+
+    Raises:
+        InputError: names every setting that is empty, or the first reference file that is wrong.
+    """
+    needed = {
+        "documents.path": (config.documents.path, "the folder of the input files"),
+        "reference.guide": (config.reference.guide, "a JSON-lines file of the questions that guide selection"),
+        "reference.held_out": (config.reference.held_out, "a JSON-lines file of the questions that judge the result"),
+        "endpoint.model": (config.endpoint.model, "a model as the server's /v1/models lists it"),
+        "finetune.base_model": (config.finetune.base_model, "a model directory or name"),
+    }
+    empty = [f"{name}: is empty; give {what}" for name, (value, what) in needed.items() if not value]
+    if empty:
+        raise InputError("\n  ".join(empty))
+    load_benchmarks(config)
+
+
 def write_spared(path: str, spared: Sequence[Mapping[str, Any]]) -> None:
     """Write the n-grams that a run spares, most common first: `ngram`, `key`, `documents`, `benchmark`, `item_id`."""
     target = Path(path)

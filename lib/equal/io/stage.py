@@ -98,12 +98,23 @@ def exit_on_error(name: str) -> Iterator[None]:
     except EqualError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _says_full_disk(error):
             raise
-        where = error.filename or "storage.root"
-        print(f"{name}: {where}: {error.strerror}; free some, run it again", file=sys.stderr)
+        where = getattr(error, "filename", None) or "storage.root"
+        print(f"{name}: no space left on the device of {where}; free some or move it, run it again", file=sys.stderr)
         sys.exit(2)
+
+
+def _says_full_disk(error: BaseException | None) -> bool:
+    """Whether it is, or came of, a full disk: libraries that write weights or to SQLite have errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def run_stage(config: RunConfig, stage: str, body: Body) -> None:
