@@ -36,19 +36,6 @@ def write(path: Path, *records: object) -> str:
 
 
 @pytest.mark.parametrize("name", ["items.jsonl", "items.jsonl.gz"])
-def test_a_pipeline_is_told_at_once_of_everything_that_its_stages_need(tmp_path):
-    with pytest.raises(InputError) as refused:
-        require_complete(load())
-    lines = str(refused.value).splitlines()
-    names = ["documents.path", "reference.guide", "reference.held_out", "endpoint.model", "finetune.base_model"]
-    assert [line.split(":")[0].strip() for line in lines] == names
-    assert all("is empty; give " in line for line in lines)
-    given = [f"{name}=x" for name in names if not name.startswith("reference")]
-    files = [f"reference.guide={tmp_path}/absent", f"reference.held_out={tmp_path}/absent"]
-    with pytest.raises(InputError, match="no such file"):
-        require_complete(load(overrides=[*given, *files]))
-
-
 def test_items_keep_their_ids_and_otherwise_take_the_line_number(tmp_path: Path, name: str):
     path = write(
         tmp_path / name, {"id": "a", "question": "Q1", "answer": "A1"}, "", {"question": "Q2", "answer": "", "x": 1}
@@ -133,3 +120,16 @@ def test_spared_ngrams_come_back_as_the_keys_an_index_takes(tmp_path: Path):
     write_spared(path, [{"ngram": "a b c", "key": ngram_key("a b c"), "documents": 12}])
     write_spared(path, [{"ngram": "a b d", "key": ngram_key("a b d"), "documents": 11}])
     assert read_spared(path) == frozenset({ngram_key("a b d")})
+
+
+def test_a_pipeline_is_told_at_once_of_everything_that_its_stages_need(tmp_path):
+    with pytest.raises(InputError) as refused:
+        require_complete(load())
+    lines = str(refused.value).splitlines()
+    names = ["documents.path", "reference.guide", "reference.held_out", "endpoint.model", "finetune.base_model"]
+    assert [line.split(":")[0].strip() for line in lines] == names
+    assert all("is empty; give " in line for line in lines)
+    given = [f"{name}=x" for name in names if not name.startswith("reference")]
+    files = [f"reference.guide={tmp_path}/absent", f"reference.held_out={tmp_path}/absent"]
+    with pytest.raises(InputError, match="no such file"):
+        require_complete(load(overrides=[*given, *files]))
