@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +81,21 @@ def test_job_of_the_wheel_reads_the_configuration_of_the_wheel(wheel: Path, tmp_
     assert done.returncode == 2
     assert "bandit.alfa: unknown key; did you mean bandit.alpha?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_of_the_wheel_does_its_work_where_there_is_no_checkout(wheel: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    record = {"id": "a", "text": "The variance of a sample measures the spread of its values around their mean."}
+    (tmp_path / "in" / "docs.jsonl").write_text(json.dumps(record))
+    settings = ("documents.path=in", "storage.root=store", "documents.min_chars=20", "spark.partitions=1")
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-c", "from equal.jobs.ingest import main; main()", *arguments],
+        env={**os.environ, "PYTHONPATH": str(wheel)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "ingest: 1 rows in, 1 rows out" in done.stderr
+    assert DeltaTable(str(tmp_path / "store" / "tables" / "documents")).to_pyarrow_table().num_rows == 1
 
 
 def test_cluster_keeps_its_own_spark(requirements: list[Requirement]):
