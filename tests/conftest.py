@@ -12,8 +12,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2]")
-# the optimising compiler takes a third of a short session's processor time and gives nothing back within it
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 TESTS = Path(__file__).resolve().parent
 #: take minutes each, so they begin first: one process must not be left alone with one of them at the end
@@ -45,6 +43,9 @@ def spark() -> Iterator[object]:
     from equal.io.session import open_session
 
     session = open_session(partitions=2, with_models=True)
+    # each plan runs once, on a few rows: writing, compiling and warming up Java for it takes longer than it saves
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     yield session
     session.stop()
 
