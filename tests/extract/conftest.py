@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, spark, server: ChatServer
             "encoder.max_tokens=64", "warm_up.fraction=0.1", "cluster.k=3", "run_name=r",
             f"endpoint.url={server.url}", f"endpoint.model={server.model}", f"endpoint.in_flight={IN_FLIGHT}",
             "endpoint.max_attempts=2", "extraction.answer=quoted", "extraction.refine=false",
-            "extraction.min_answer_similarity=0.0", "bandit.docs_per_pull=2", "bandit.arms_per_iteration=2",
+            "extraction.min_answer_similarity=0.0", "bandit.docs_per_pull=2", "bandit.arms_per_iteration=3",
             f"budget.documents={BUDGET}", "budget.fraction=0", "transport.bootstrap=4",
         ]
     )  # fmt: skip

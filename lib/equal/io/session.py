@@ -34,7 +34,8 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     """
     if on_databricks():
         return SparkSession.builder.getOrCreate()
-    _require_java()
+    if SparkSession.getActiveSession() is None:
+        _require_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("equal").config("spark.sql.shuffle.partitions", str(partitions))
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # started by spark-submit: jars cannot be added any more
