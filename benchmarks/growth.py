@@ -1,0 +1,83 @@
+"""How the corpus stages grow: the product's own jobs over 10,000, 100,000 and 1,000,000 passages. One table.
+
+Each job is a process of its own on real Delta tables; its seconds are those of its row in `stages`, without the start
+of Spark, which takes the same at every size. The slope is that of log seconds on log documents: 1 is linear.
+
+    python benchmarks/growth.py --data ../shared/data --counts 10000 100000 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from decontaminate import SETS
+from dedup_peers import BUILD
+from deltalake import DeltaTable
+from passages import ensure
+from processes import measure
+from results import write
+
+ROOT = Path(__file__).resolve().parent.parent
+JOBS = ("ingest", "quality", "deduplicate", "decontaminate")
+DRIVER_MEMORY = "6g"
+
+
+def run(data: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds and peak memory in GiB of every job on a corpus of this size."""
+    source, root = ensure(data / "docs", count, BUILD), BUILD / f"growth-{count}"
+    shutil.rmtree(root, ignore_errors=True)
+    inputs = root / "in"  # the corpus also lies there as Parquet
+    inputs.mkdir(parents=True)
+    for file in source.glob("*.jsonl"):
+        os.link(file, inputs / file.name)
+    sets = ", ".join(f"{name}: {data / 'refs' / name}.jsonl.gz" for name in SETS)
+    settings = (
+        f"documents.path={inputs}", f"storage.root={root / 'store'}", f"decontaminate.benchmarks={{{sets}}}",
+        "deduplicate.threshold=0.7",
+    )  # fmt: skip
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    peaks = {}
+    for job in JOBS:
+        command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]
+        done = measure(command, root / f"{job}.log", {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY})
+        peaks[job] = done.peak_gib
+        print(f"{count:,} {done.output.strip().splitlines()[-1]}", flush=True)
+    marks = DeltaTable(str(root / "store" / "tables" / "stages")).to_pyarrow_table().to_pylist()
+    seconds = {row["stage"]: row["seconds"] for row in marks}
+    shutil.rmtree(root)
+    return {job: seconds[job] for job in JOBS}, peaks
+
+
+def main() -> None:
+    """Measure, print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with docs/ and refs/")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    arguments = parser.parse_args()
+    found = {count: run(arguments.data, count) for count in arguments.counts}
+    logs = np.log(arguments.counts)
+    slopes = {job: float(np.polyfit(logs, np.log([found[n][0][job] for n in found]), 1)[0]) for job in JOBS}
+    last = {  # a start that takes long hides in the whole slope, so the last step is told too
+        job: float(np.diff(np.log([found[n][0][job] for n in arguments.counts[-2:]]))[0] / np.diff(logs[-2:])[0])
+        for job in JOBS
+    }
+    print(f"{'seconds':16}" + "".join(f"{n:>12,}" for n in found) + f"{'slope':>8}{'last':>8}{'peak GiB':>10}")
+    for job in JOBS:
+        peak = max(peaks[job] for _, peaks in found.values())
+        row = "".join(f"{seconds[job]:>12.1f}" for seconds, _ in found.values())
+        print(f"{job:16}{row}{slopes[job]:>8.2f}{last[job]:>8.2f}{peak:>10.1f}")
+    figures = {
+        "documents": arguments.counts, "slopes": slopes, "slopes_of_the_last_step": last,
+        "seconds": {job: [found[n][0][job] for n in found] for job in JOBS},
+        "peak_gib": {job: round(max(peaks[job] for _, peaks in found.values()), 2) for job in JOBS},
+    }  # fmt: skip
+    write("growth", figures)
+
+
+if __name__ == "__main__":
+    main()
