@@ -19,7 +19,7 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "settings": ({"errors"}, {"yaml"}),
     "config": ({"errors", "settings", "contradictions"}, {"yaml"}),
-    "contradictions": ({"config"}, set()),  # for its type alone
+    "contradictions": (set(), set()),
     "schemas": (set(), {"pyspark"}),
     "core": ({"errors"}, {"numpy", "scipy", "numba", "ot"}),
     "loop": ({"core", "errors"}, {"numpy"}),
