@@ -80,6 +80,15 @@ def test_out_of_range_says_what_is_allowed(override: str, expected: str):
     assert REMEDY.search(problem)
 
 
+@pytest.mark.parametrize("value", [".nan", "nan", ".inf", "-.inf", "1e999", "1" + "0" * 400])
+@pytest.mark.parametrize("field", ["budget.fraction", "warm_up.learning_rate", "bandit.alpha", "endpoint.timeout_s"])
+def test_number_that_is_not_finite_is_refused(field: str, value: str):
+    (problem,) = _problems(f"{field}={value}")
+    assert problem.startswith(f"{field}: is {yaml.safe_load(value)!r}")
+    assert "a number that is finite" in problem
+    assert REMEDY.search(problem)
+
+
 def test_remedy_names_the_value_that_would_stand_without_it(tmp_path: Path):
     layer = tmp_path / "layer.yml"
     layer.write_text("{cluster: {k: 9, elbow_grid: [2, 4]}, endpoint: {model: m}}")

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -229,15 +230,16 @@ def _convert(value: Any, kind: Any) -> tuple[Any, str]:
     if kind is int:
         return (value if isinstance(value, int) and not isinstance(value, bool) else None), "a whole number"
     if kind is float:
-        return _to_float(value), "a number"
+        return _to_float(value), "a number that is finite"
     return (value if isinstance(value, str) else None), "text"
 
 
 def _to_float(value: Any) -> float | None:
-    """Numbers, and text such as `1e-5`, which YAML 1.1 does not read as a number."""
+    """Numbers, and text such as `1e-5`, which YAML 1.1 does not read as one; not nan, which is in every range."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        return float(value)
-    except ValueError:
+        number = float(value)
+    except (ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
