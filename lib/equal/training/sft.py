@@ -177,7 +177,10 @@ def load_causal_model(name: str, field: str, dtype: torch.dtype) -> tuple[Any, A
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError) as error:
-        raise InputError(f"{field}: {name!r} could not be loaded ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{field}: {name!r} could not be loaded ({str(error).splitlines()[0]}); give a directory that holds "
+            "a causal language model and its tokenizer, an installed weights package or a model's name"
+        ) from error
     if not tokenizer.chat_template:
         raise InputError(f"{field}: {name!r} has no chat template; give an instruction-tuned model")
     if tokenizer.pad_token is None:
