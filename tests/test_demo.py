@@ -138,6 +138,7 @@ def test_server_is_stopped_with_its_children(tmp_path: Path, monkeypatch: pytest
     ("script", "expected"),
     [
         ("echo 'openjdk version \"11.0.2\" 2019-01-15' >&2", "is version 11.0.2, needed is 17"),
+        ("echo 'openjdk version \"21.0.4\" 2024-07-16' >&2", "is version 21.0.4, needed is 17"),
         ("echo 'java version \"1.8.0_392\"' >&2", "is version 1.8.0_392, needed is 17"),
         ("exit 1", "is version unknown"),
         ("echo 'openjdk version \"17.0.15\" 2025-04-15' >&2", ""),
