@@ -200,24 +200,40 @@ def test_without_an_id_field_the_text_is_the_identity(spark, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "overrides", "message"),
+    ("files", "overrides", "message", "remedy"),
     [
-        (None, [], r"documents\.path: .*in cannot be read"),
-        ({}, [], r"documents\.path: .* holds no files"),
-        ({"empty.jsonl": None}, [], r"documents\.path: .* holds no files"),
-        ({"a": {"body": "x", "key": 1}}, [], r"documents\.text_field: 'text' is not in .*present: body, key"),
-        ({"a": {"text": "x", "key": 1}}, [], r"documents\.id_field: 'id' is not in .*present: key, text.*or empty"),
-        ({"a": "no json"}, [], r"documents\.format: is jsonl, but none of the first 1 lines"),
-        ({}, ["documents.path=''"], r"documents\.path: is empty"),
+        (None, [], r"documents\.path: .*in cannot be read", "; check the path"),
+        ({}, [], r"documents\.path: .* holds no files", "; put jsonl files there"),
+        ({"empty.jsonl": None}, [], r"documents\.path: .* holds no files", "; put jsonl files there"),
+        (
+            {"a": {"body": "x", "key": 1}},
+            [],
+            r"documents\.text_field: 'text' is not in .*present: body, key",
+            "; set documents.text_field to one of them",
+        ),
+        (
+            {"a": {"text": "x", "key": 1}},
+            [],
+            r"documents\.id_field: 'id' is not in .*present: key, text.*or empty",
+            "; set documents.id_field to one of them or empty",
+        ),
+        (
+            {"a": "no json"},
+            [],
+            r"documents\.format: is jsonl, but none of the first 1 lines",
+            "allowed: jsonl, parquet, text; set documents.format to what the files are",
+        ),
+        ({}, ["documents.path=''"], r"documents\.path: is empty", "; give the folder"),
     ],
 )
-def test_bad_sources_are_refused_with_a_remedy(spark, tmp_path, files, overrides, message):
+def test_bad_sources_are_refused_with_a_remedy(spark, tmp_path, files, overrides, message, remedy):
     if files is not None:
         (tmp_path / "in").mkdir()
     for name, content in (files or {}).items():
         (tmp_path / "in" / name).write_text("" if content is None else json.dumps(content))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         check_source(spark, config(tmp_path, *overrides).documents)
+    assert remedy in str(caught.value)
 
 
 def test_files_of_another_format_are_refused(spark, tmp_path):

@@ -6,16 +6,12 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from importlib import resources
 from pathlib import Path
 
 from equal.contradictions import contradictions
 from equal.errors import ConfigError
-from equal.settings import build, fingerprint, merge, parse_override, read_layer, setting
-
-#: mappings that a later layer replaces whole instead of merging key by key
-FREE_MAPPINGS = frozenset({"decontaminate.benchmarks"})
+from equal.settings import build, fingerprint, flatten, parse_override, read_layer, setting
 
 
 @dataclass(frozen=True)
@@ -218,7 +214,7 @@ class RunConfig:
     tracking: Tracking = setting()
 
     def __post_init__(self) -> None:
-        problems = contradictions(self)
+        problems = contradictions(flatten(self))
         if problems:
             raise ConfigError(problems)
 
@@ -240,14 +236,13 @@ def load(config: Path | str | None = None, overrides: Sequence[str] = ()) -> Run
     """Build a RunConfig from conf/base.yml, one YAML file on top of it, and `a.b=c` overrides.
 
     Raises:
-        ConfigError: lists every problem found in any layer.
+        ConfigError: lists every problem found in any layer, and the contradictions between all that have none.
     """
+    problems: list[str] = []
     base = Path(str(resources.files("equal.conf") / "base.yml"))
-    layers = [read_layer(base)]
-    if config is not None:
-        layers.append(read_layer(config))
-    layers += [parse_override(text) for text in overrides]
-    return build(RunConfig, reduce(lambda low, high: merge(low, high, FREE_MAPPINGS), layers))
+    layers = [read_layer(path, problems) for path in ([base] if config is None else [base, config])]
+    layers += [parse_override(text, problems) for text in overrides]
+    return build(RunConfig, layers, problems, contradictions)
 
 
 def parse_arguments(argv: Sequence[str] | None, description: str | None) -> RunConfig:

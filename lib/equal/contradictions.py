@@ -1,53 +1,91 @@
-"""What is wrong with a configuration that no single setting can show."""
+"""What is wrong with a configuration that the type and the range of a single setting cannot show."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from equal.config import RunConfig
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 
-def contradictions(config: RunConfig) -> list[str]:
-    """One line for each: setting, value, what is allowed, remedy."""
-    problems = []
-    budget = config.budget
-    if not (budget.documents or budget.fraction or budget.tokens or budget.money):
-        problems.append(
+def contradictions(values: Mapping[str, Any]) -> list[str]:
+    """One line for each: setting, value, what is allowed, remedy.
+
+    Args:
+        values: path of a setting to its value, such as {"budget.money": 0.0}. A rule is passed over when a setting
+            that it looks at is not among them, as one that could not be read.
+    """
+    return [
+        problem
+        for paths, rule in _RULES.items()
+        if all(path in values for path in paths)
+        for problem in rule(*(values[path] for path in paths))
+    ]
+
+
+def _budget_of_nothing(*limits: float) -> Iterator[str]:
+    if not any(limits):
+        yield (
             "budget: documents, fraction, tokens and money are all 0, so nothing could be extracted; "
             "set at least one above 0, such as budget.documents=200"
         )
-    if budget.money and not (budget.prompt_price or budget.completion_price):
-        problems.append(
-            f"budget.money: is {budget.money:g}, but prompt_price and completion_price are both 0; "
+
+
+def _money_without_prices(money: float, prompt_price: float, completion_price: float) -> Iterator[str]:
+    if money and not (prompt_price or completion_price):
+        yield (
+            f"budget.money: is {money:g}, but prompt_price and completion_price are both 0; "
             "give the price per million tokens"
         )
-    if config.documents.min_chars > config.documents.max_chars:
-        problems.append(
-            f"documents.min_chars: is {config.documents.min_chars}, above documents.max_chars "
-            f"{config.documents.max_chars}; lower it"
-        )
-    for pattern in config.quality.blocked_sources:
+
+
+def _no_length_between(min_chars: int, max_chars: int) -> Iterator[str]:
+    if min_chars > max_chars:
+        yield f"documents.min_chars: is {min_chars}, above documents.max_chars {max_chars}; lower it"
+
+
+def _no_regular_expression(patterns: tuple[str, ...]) -> Iterator[str]:
+    for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            problems.append(f"quality.blocked_sources: {pattern!r} is no regular expression ({error}); correct it")
-    problems += [
-        f"quality.languages: has {code!r}, allowed: codes of two letters (ISO 639-1), such as en"
-        for code in config.quality.languages
-        if not re.fullmatch("[a-z]{2}", code)
-    ]
-    if config.decontaminate.short_words > config.decontaminate.ngram_words:
-        problems.append(
-            f"decontaminate.short_words: is {config.decontaminate.short_words}, above decontaminate.ngram_words "
-            f"{config.decontaminate.ngram_words}; lower it"
+            yield f"quality.blocked_sources: {pattern!r} is no regular expression ({error}); correct it"
+
+
+def _no_language_code(languages: tuple[str, ...]) -> Iterator[str]:
+    for code in languages:
+        if not re.fullmatch("[a-z]{2}", code):
+            yield (
+                f"quality.languages: has {code!r}, allowed: codes of two letters (ISO 639-1); "
+                "give the language's code, such as en for English"
+            )
+
+
+def _no_words_between(short_words: int, ngram_words: int) -> Iterator[str]:
+    if short_words > ngram_words:
+        yield (f"decontaminate.short_words: is {short_words}, above decontaminate.ngram_words {ngram_words}; lower it")
+
+
+def _root_is_no_folder(root: str) -> Iterator[str]:
+    if "://" in root:
+        yield (
+            f"storage.root: is {root!r}, allowed: a folder that driver and executors share; give a mounted file "
+            "system or /Volumes/...; tables alone may lie elsewhere, in storage.schema"
         )
-    if "://" in config.storage.root:
-        problems.append(
-            f"storage.root: is {config.storage.root!r}, allowed: a folder that driver and executors share, such as a "
-            "mounted file system or /Volumes/...; tables alone may lie elsewhere, in storage.schema"
-        )
-    if not config.run_name.replace("-", "").replace("_", "").isalnum():
-        problems.append(f"run_name: is {config.run_name!r}, allowed: letters, digits, - and _")
-    return problems
+
+
+def _name_is_no_file_name(run_name: str) -> Iterator[str]:
+    if not run_name.replace("-", "").replace("_", "").isalnum():
+        yield f"run_name: is {run_name!r}, allowed: letters, digits, - and _; give another, such as run-1"
+
+
+#: paths of the settings that a rule looks at, in the order of its arguments
+_RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
+    ("budget.documents", "budget.fraction", "budget.tokens", "budget.money"): _budget_of_nothing,
+    ("budget.money", "budget.prompt_price", "budget.completion_price"): _money_without_prices,
+    ("documents.min_chars", "documents.max_chars"): _no_length_between,
+    ("quality.blocked_sources",): _no_regular_expression,
+    ("quality.languages",): _no_language_code,
+    ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
+    ("storage.root",): _root_is_no_folder,
+    ("run_name",): _name_is_no_file_name,
+}

@@ -188,18 +188,19 @@ def test_check_tells_the_context_length() -> None:
 
 def test_check_names_what_is_wrong_and_the_remedy() -> None:
     with ChatServer(key=KEY, max_model_len=512) as server:
-        for changes, key, min_context, said in [
-            ({}, "sk-wrong", 0, "environment variable EQUAL_ENDPOINT_KEY"),
-            ({}, "", 0, "endpoint.key_secret"),
-            ({"model": ""}, KEY, 0, "endpoint.model: is '', served at"),
-            ({"model": "gpt"}, KEY, 0, "test-model"),
-            ({}, KEY, 513, "context of 512 tokens, prompt and reply need at least 513"),
-            ({"url": "not a url"}, KEY, 0, "endpoint.url"),
-            ({"url": server.url.replace("/v1", ":x")}, KEY, 0, "endpoint.url"),
+        for changes, key, min_context, said, remedy in [
+            ({}, "sk-wrong", 0, "environment variable EQUAL_ENDPOINT_KEY", "set the environment variable"),
+            ({}, "", 0, "endpoint.key_secret", "set the environment variable"),
+            ({"model": ""}, KEY, 0, "endpoint.model: is '', served at", "set it to one of those served"),
+            ({"model": "gpt"}, KEY, 0, "test-model", "set it to one of those served"),
+            ({}, KEY, 513, "context of 512 tokens, prompt and reply need at least 513", "lower extraction.max_tokens"),
+            ({"url": "not a url"}, KEY, 0, "endpoint.url", "start the server or correct it"),
+            ({"url": server.url.replace("/v1", ":x")}, KEY, 0, "endpoint.url", "start the server or correct it"),
         ]:
             with pytest.raises(EndpointError) as raised:
                 check_endpoint(server.endpoint(**changes), key, min_context=min_context)
             assert said in str(raised.value)
+            assert f"; {remedy}" in str(raised.value)
             assert KEY not in str(raised.value)
 
 
@@ -229,7 +230,7 @@ def test_the_key_comes_from_the_environment_or_a_secret(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("secret", ["scope", "scope/", "/name"])
 def test_a_secret_is_named_by_scope_and_name(secret: str) -> None:
-    with pytest.raises(EndpointError, match="expected scope/name"):
+    with pytest.raises(EndpointError, match="expected scope/name; give both"):
         read_key(endpoint(key_secret=secret))
 
 

@@ -44,42 +44,56 @@ def test_items_keep_their_ids_and_otherwise_take_the_line_number(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "message", "remedy"),
     [
-        ([], "has no items"),
-        (["{broken"], "line 1 is not JSON"),
-        ([{"question": "Q", "answer": "A"}, "[1, 2]"], "line 2 is a JSON list"),
-        ([{"prompt": "Q", "answer": "A"}], "has no 'question'; fields present: prompt, answer"),
-        ([{"question": "Q"}], "has no 'answer'; fields present: question"),
-        ([{"question": 7, "answer": "A"}], r"question is 7 \(int\), expected text"),
-        ([{"question": "Q", "answer": None}], r"answer is None \(NoneType\), expected text"),
-        ([{"question": "  ", "answer": "A"}], "question is blank"),
-        ([{"id": 1, "question": "Q", "answer": "A"}] * 2, "has id '1' twice"),
+        ([], "has no items", "it needs one JSON object a line"),
+        (["{broken"], "line 1 is not JSON .*: '{broken'", "write one JSON object there or remove the line"),
+        (
+            [{"question": "Q", "answer": "A"}, "[1, 2]"],
+            r"line 2 is a JSON list, '\[1, 2\]'",
+            "write one with question",
+        ),
+        ([{"prompt": "Q", "answer": "A"}], "has no 'question'; fields present: prompt, answer", "add 'question'"),
+        ([{"question": "Q"}], "has no 'answer'; fields present: question", "add 'answer'"),
+        ([{"question": 7, "answer": "A"}], r"question is 7 \(int\), expected text", "put it in quotes"),
+        ([{"question": "Q", "answer": None}], r"answer is None \(NoneType\), expected text", "put it in quotes"),
+        ([{"question": "  ", "answer": "A"}], "question is blank", "fill it or remove the line"),
+        ([{"id": 1, "question": "Q", "answer": "A"}] * 2, "has id '1' twice", "ids must be unique, rename one"),
     ],
 )
-def test_a_wrong_file_is_named_with_setting_path_and_remedy(tmp_path: Path, lines: list[object], message: str):
+def test_a_wrong_file_is_named_with_setting_path_and_remedy(
+    tmp_path: Path, lines: list[object], message: str, remedy: str
+):
     path = write(tmp_path / "items.jsonl", *lines)
     with pytest.raises(InputError, match=message) as caught:
         read_items(path, "reference.held_out")
     assert str(caught.value).startswith(f"reference.held_out: {path}")
+    assert f"; {remedy}" in str(caught.value)
+
+
+def test_of_a_long_malformed_line_the_beginning_is_shown(tmp_path: Path):
+    path = write(tmp_path / "items.jsonl", "{" + "long " * 1000)
+    with pytest.raises(InputError, match=r": '\{long long [^']*\.\.\.'; write one") as caught:
+        read_items(path, "reference.held_out")
+    assert len(str(caught.value)) < len(path) + 300
 
 
 def test_a_missing_file_an_unset_path_and_a_directory(tmp_path: Path):
     for path in (str(tmp_path / "none.jsonl"), str(tmp_path)):
-        with pytest.raises(InputError, match=r"reference\.guide: is '.*', no such file"):
+        with pytest.raises(InputError, match=r"reference\.guide: is '.*', no such file; give a JSON-lines file"):
             read_items(path, "reference.guide")
-    with pytest.raises(InputError, match=r"reference\.guide: is empty"):
+    with pytest.raises(InputError, match=r"reference\.guide: is empty; give the path"):
         read_items("", "reference.guide")
 
 
 def test_another_encoding_and_a_cut_archive(tmp_path: Path):
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes('{"question": "Caf\u00e9?", "answer": ""}'.encode("latin-1"))
-    with pytest.raises(InputError, match="is not UTF-8"):
+    with pytest.raises(InputError, match=r"is not UTF-8 .*; convert it"):
         read_items(str(latin), "reference.guide")
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(b'{"question": "Q", "answer": "A"}\n' * 500)[:40])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"cannot be read .*; check that the file is whole"):
         read_items(str(cut), "reference.guide")
 
 

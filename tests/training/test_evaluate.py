@@ -82,5 +82,7 @@ def test_what_is_missing_is_named(tiny_model, tmp_path):
         load_answer_model("")
     with pytest.raises(InputError, match=r"finetune\.base_model: '/nowhere'"):
         load_answer_model("/nowhere")
+    with pytest.raises(InputError, match=r"finetune\.base_model: '.*' could not be loaded \(.*\); give a directory"):
+        load_answer_model(str(tmp_path))
     with pytest.raises(InputError, match="run jobs/finetune"):
         load_answer_model(tiny_model, str(tmp_path / "none"))

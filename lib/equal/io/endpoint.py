@@ -25,7 +25,9 @@ def read_key(endpoint: Endpoint, read_secret: Callable[[str, str], str] | None =
         return _sendable(os.environ.get(endpoint.key_env, ""), f"environment variable {endpoint.key_env}")
     scope, _, name = endpoint.key_secret.partition("/")
     if not scope or not name:
-        raise EndpointError(f"endpoint.key_secret: is {endpoint.key_secret!r}, expected scope/name")
+        raise EndpointError(
+            f"endpoint.key_secret: is {endpoint.key_secret!r}, expected scope/name; give both, such as equal/vllm-key"
+        )
     try:
         key = (read_secret or _databricks_secret)(scope, name)
     except Exception as error:
@@ -73,7 +75,8 @@ def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int
         )
     if endpoint.model not in models:
         raise EndpointError(
-            f"endpoint.model: is {endpoint.model!r}, served at {endpoint.url}: {', '.join(sorted(models)) or 'none'}"
+            f"endpoint.model: is {endpoint.model!r}, served at {endpoint.url}: {', '.join(sorted(models)) or 'none'}; "
+            "set it to one of those served, or serve it there"
         )
     context = models[endpoint.model]
     if context is not None and context < min_context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
 from equal.errors import InputError
 
-#: items named in one message
+#: items named in one message, and characters of a malformed line
 _SHOWN = 5
+_SHOWN_CHARS = 60
 
 
 def read_items(path: str, field: str) -> list[Item]:
@@ -148,9 +150,14 @@ def _parse(line: str, where: str, number: int) -> Item:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not JSON ({error.msg}); one JSON object a line is expected") from error
+        raise InputError(
+            f"{where} is not JSON ({error.msg}): {_shown(line)}; write one JSON object there or remove the line"
+        ) from error
     if not isinstance(record, dict):
-        raise InputError(f"{where} is a JSON {type(record).__name__}, expected an object with question and answer")
+        raise InputError(
+            f"{where} is a JSON {type(record).__name__}, {_shown(line)}, expected an object; "
+            "write one with question and answer there or remove the line"
+        )
     question, answer = _text(record, "question", where), _text(record, "answer", where)
     if not question.strip():
         raise InputError(f"{where}: question is blank; fill it or remove the line")
@@ -159,7 +166,17 @@ def _parse(line: str, where: str, number: int) -> Item:
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:
     if key not in record:
-        raise InputError(f"{where} has no {key!r}; fields present: {', '.join(record) or 'none'}")
+        raise InputError(
+            f"{where} has no {key!r}; fields present: {', '.join(record) or 'none'}; "
+            f"add {key!r}, rename the field that holds it, or remove the line"
+        )
     if not isinstance(record[key], str):
-        raise InputError(f"{where}: {key} is {record[key]!r} ({type(record[key]).__name__}), expected text")
+        raise InputError(
+            f"{where}: {key} is {record[key]!r} ({type(record[key]).__name__}), expected text; "
+            "put it in quotes or remove the line"
+        )
     return str(record[key])
+
+
+def _shown(line: str) -> str:
+    return repr(textwrap.shorten(line, _SHOWN_CHARS, placeholder="..."))

@@ -82,5 +82,5 @@ def _require_java() -> None:
         raise PlatformError(f"java: not found ({'JAVA_HOME is ' + home if home else 'not on PATH'}); {remedy}")
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = shown.split('"')[1] if '"' in shown else "unknown"
-    if version.split(".")[0] not in ("17", "21"):
+    if version.split(".")[0] != "17":  # Spark takes others too, but 17 is what was run with Delta and Spark NLP
         raise PlatformError(f"java: version is {version}, allowed: 17; {remedy}")

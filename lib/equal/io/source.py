@@ -203,7 +203,7 @@ def _fields(spark: SparkSession, documents: Documents, schema: StructType) -> li
     if not present:
         raise InputError(
             f"documents.format: is jsonl, but none of the first {len(rows)} lines of {documents.path} is a JSON "
-            "object with fields; allowed: jsonl, parquet, text"
+            "object with fields; allowed: jsonl, parquet, text; set documents.format to what the files are"
         )
     return present
 

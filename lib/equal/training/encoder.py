@@ -49,7 +49,10 @@ def resolve_model(name: str, field: str) -> str:
         folders = sorted({f.parent for f in files if f.name == wanted}, key=lambda p: (len(p.parts), str(p)))
         if folders:
             return str(folders[0])
-    raise InputError(f"{field}: the installed package {name!r} carries no model (no modules.json, no config.json)")
+    raise InputError(
+        f"{field}: the installed package {name!r} carries no model (no modules.json, no config.json); "
+        "give a directory, another package or a model's name"
+    )
 
 
 def best_dtype(dtype: str) -> torch.dtype:

@@ -118,15 +118,14 @@ def train(
     trainer.train()
     seconds = time.monotonic() - started
     _save(trainer, Path(output_dir))
-    weights = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
-    num_trained = sum(n for n, moves in weights if moves)
+    num_trained, num_frozen = (_num_weights(trainer.model, trained=moves) for moves in (True, False))
     return SftResult(
         losses=tuple(recorder.losses),
         seconds=seconds,
         num_tokens=round(sum(lengths) * epochs),
         num_truncated=sum(length >= max_tokens for length in lengths),
         num_dropped=len(examples) - len(lengths),
-        num_parameters=sum(n for n, _ in weights) - (num_trained if adapter else 0),
+        num_parameters=num_frozen + (0 if adapter else num_trained),
         num_trained=num_trained,
     )
 
@@ -148,6 +147,10 @@ def _trainer(
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _num_weights(model: torch.nn.Module, *, trained: bool) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad == trained)
 
 
 def _save(trainer: SFTTrainer, folder: Path) -> None:
@@ -177,7 +180,10 @@ def load_causal_model(name: str, field: str, dtype: torch.dtype) -> tuple[Any, A
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError) as error:
-        raise InputError(f"{field}: {name!r} could not be loaded ({str(error).splitlines()[0]})") from error
+        raise InputError(
+            f"{field}: {name!r} could not be loaded ({str(error).splitlines()[0]}); give a directory that holds "
+            "a causal language model and its tokenizer, an installed weights package or a model's name"
+        ) from error
     if not tokenizer.chat_template:
         raise InputError(f"{field}: {name!r} has no chat template; give an instruction-tuned model")
     if tokenizer.pad_token is None:
