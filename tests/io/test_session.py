@@ -11,6 +11,13 @@ from equal.errors import PlatformError
 from equal.io import session as module
 
 
+@pytest.fixture
+def no_session(monkeypatch):
+    """As in a fresh process: where a session runs there is a Java."""
+    monkeypatch.setattr(module.SparkSession, "getActiveSession", lambda: None)
+
+
+@pytest.mark.usefixtures("no_session")
 def test_missing_java_is_named_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -18,6 +25,7 @@ def test_missing_java_is_named_with_its_remedy(monkeypatch, tmp_path):
         module.open_session(1)
 
 
+@pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize("version", ["11.0.2", "21.0.4"])
 def test_a_java_of_another_version_is_refused(monkeypatch, tmp_path, version):
     java = tmp_path / "bin" / "java"
