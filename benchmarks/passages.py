@@ -65,9 +65,9 @@ def jaccard(left: str, right: str) -> float:
 
 
 def changed(text: str, target: float, rng: random.Random) -> str:
-    """A copy whose end is other words, as many as bring the Jaccard near `target`; 1.0 changes the case alone."""
+    """A copy of which one end is other words, as many as bring the Jaccard near `target`; 1.0 only wraps the lines."""
     if target == 1.0:
-        return text.swapcase()
+        return text.replace(" ", "\n")
     tokens = text.split(" ")
     shingles = len(tokens) - SHINGLE + 1
     shared = round(2 * shingles * target / (1 + target))
