@@ -62,21 +62,28 @@ if __name__ == "__main__":
 DATATROVE = """
 import json, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.decont.n_grams import NGramsDecontConfig, NGramsDecontFilter, NGramsDecontIndexer
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers.jsonl import JsonlWriter
+from datatrove.utils.hashing import create_hash_func
+from datatrove.utils.word_tokenizers import load_word_tokenizer
 if __name__ == "__main__":
     source, items, out = sys.argv[1:]
     config = NGramsDecontConfig(n_grams=10, find_query_ngrams=True)
     index = Path(out) / "index"
     index.mkdir(parents=True, exist_ok=True)
-    indexer = NGramsDecontIndexer(str(index), config=config)
+    # its own function hashes; the step around it cannot be made without a package that fetches benchmarks from a hub
+    indexer = SimpleNamespace(
+        config=config, language="en", tokenizer=load_word_tokenizer("en"),
+        hash_func=create_hash_func(config.hash_config),
+    )
     hashes = set()
     for line in open(items, encoding="utf-8"):
         item = json.loads(line)
-        hashes.update(indexer.compute_hashes(item["answer"], item["question"]))
+        hashes.update(NGramsDecontIndexer.compute_hashes(indexer, item["answer"], item["question"]))
     np.array(sorted(hashes), dtype="<u8").tofile(index / "all.index.hashes")
     stages = [
         JsonlReader(source, glob_pattern="*.jsonl", compression=None),
