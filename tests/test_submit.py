@@ -24,7 +24,7 @@ from reference import write_reference
 ROOT = Path(__file__).resolve().parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
 
-pytestmark = pytest.mark.timeout(1200)  # two whole pipelines; a machine may be three times slower than another
+pytestmark = pytest.mark.timeout(2400)  # a whole pipeline twice, beside another process of tests
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from equal.schemas import SCHEMAS
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2400)]  # beside another process of tests
 BUDGET = 20
 
 
@@ -34,7 +34,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with serve(model_dir, root / "vllm.log") as server:
         write_corpus(40, root / "source", packages=["scipy", "networkx"])
         write_reference(root / "reference")
-        server.wait_ready()
+        server.wait_ready(deadline_s=900)
         settings = {
             "storage.root": str(root / "storage"),
             "documents.path": str(root / "source"),

@@ -52,7 +52,7 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
         [sys.executable, str(JOB), "--config", str(settings)],
         stdout=log, stderr=log, start_new_session=True, env={**os.environ, "SPARK_DRIVER_MEMORY": "1g"},
     )  # fmt: skip
-    give_up = time.monotonic() + 180
+    give_up = time.monotonic() + 400
     while len(server.bodies) < 7:
         running = process.poll() is None and time.monotonic() < give_up
         assert running, (tmp_path / "job.log").read_text()[-2000:]
