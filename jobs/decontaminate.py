@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
-
 from equal.core.contamination import BenchmarkIndex
 from equal.io.references import load_benchmarks, write_spared
-from equal.io.stage import Job, Outcome, log
+from equal.io.stage import Job, Outcome, log, replace_removals
 from equal.io.stage import main as run_main
-from equal.schemas import DOCUMENTS, REMOVALS, STAGE
+from equal.schemas import DOCUMENTS, REMOVALS
 from equal.transforms.decontaminate import count_by_benchmark, find_contaminated, find_hits, spared_ngrams
 from equal.transforms.documents import kept_documents
 
@@ -28,7 +26,7 @@ def decontaminate(job: Job) -> Outcome:
     spared = spared_ngrams(hits, documents, max_document_share=settings.max_document_share).persist()
     rows = [row.asDict() for row in spared.collect()]
     write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)
-    job.tables.replace(REMOVALS, find_contaminated(hits, spared), f"stage = '{job.stage}'")
+    num_removed = sum(replace_removals(job, find_contaminated(hits, spared)).values())
     met = {row.benchmark: row.asDict(recursive=True) for row in count_by_benchmark(hits, spared).collect()}
     for name, items in benchmarks.items():
         found = met.get(name, {"documents": 0, "items": 0, "spared": 0})
@@ -37,7 +35,6 @@ def decontaminate(job: Job) -> Outcome:
     hits.unpersist()
     spared.unpersist()
     num_documents = documents.count()
-    num_removed = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).count()
     details = {
         "contaminated": num_removed,
         "spared": len(rows),

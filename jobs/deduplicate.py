@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
-
-from equal.io.stage import Job, Outcome
+from equal.io.stage import Job, Outcome, replace_removals
 from equal.io.stage import main as run_main
-from equal.schemas import DOCUMENTS, REASON, REMOVALS, STAGE
+from equal.schemas import DOCUMENTS, REMOVALS
 from equal.transforms.dedup import EXACT_DUPLICATE, NEAR_DUPLICATE, find_duplicates
 from equal.transforms.documents import kept_documents
 
@@ -29,9 +27,7 @@ def deduplicate(job: Job) -> Outcome:
         seed=job.config.seed,
         num_partitions=job.config.spark.partitions,
     )
-    job.tables.replace(REMOVALS, removals, f"stage = '{job.stage}'")
-    written = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).groupBy(REASON).count().collect()
-    counts = {row[REASON]: row["count"] for row in written}
+    counts = replace_removals(job, removals)
     num_documents = documents.count()
     details = {"exact": counts.get(EXACT_DUPLICATE, 0), "near": counts.get(NEAR_DUPLICATE, 0)}
     return Outcome(num_documents, num_documents - sum(counts.values()), dict(details))

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
-
 from equal.core.quality import QualityLimits
-from equal.io.stage import Job, Outcome
+from equal.io.stage import Job, Outcome, replace_removals
 from equal.io.stage import main as run_main
-from equal.schemas import DOCUMENTS, REASON, REMOVALS, STAGE
+from equal.schemas import DOCUMENTS
 from equal.transforms.quality import find_unfit
 
 
@@ -25,9 +23,7 @@ def quality(job: Job) -> Outcome:
         settings.min_words, settings.max_symbol_share, settings.max_repeated_lines, settings.max_repeated_runs
     )
     unfit = find_unfit(documents, limits, languages=settings.languages, blocked_sources=settings.blocked_sources)
-    job.tables.replace(REMOVALS, unfit, f"stage = '{job.stage}'")
-    written = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).groupBy(REASON).count().collect()
-    counts = {row[REASON]: row["count"] for row in written}
+    counts = replace_removals(job, unfit)
     num_documents = documents.count()
     return Outcome(num_documents, num_documents - sum(counts.values()), dict(counts))
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from equal.config import RunConfig, parse_arguments
 from equal.errors import EqualError
@@ -22,7 +23,7 @@ from equal.io.marks import MODEL_STAGES, READING_STAGES, Marks, owner
 from equal.io.progress import task_progress
 from equal.io.session import open_session
 from equal.io.tables import Tables
-from equal.schemas import COSTS, STAGES
+from equal.schemas import COSTS, REASON, REMOVALS, STAGE, STAGES
 
 log = logging.getLogger("equal")
 
@@ -115,6 +116,17 @@ def _says_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def replace_removals(job: Job, removals: DataFrame) -> dict[str, int]:
+    """Make `removals` all that this stage removed; returns how many documents for each reason.
+
+    Raises:
+        TableError: the table could not be written; it is unchanged.
+    """
+    job.tables.replace(REMOVALS, removals, f"stage = '{job.stage}'")
+    written = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).groupBy(REASON).count().collect()
+    return {row[REASON]: row["count"] for row in written}
 
 
 def run_stage(config: RunConfig, stage: str, body: Body) -> None:
