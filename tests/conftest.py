@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,17 +14,24 @@ from xdist.scheduler import LoadScopeScheduling
 os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2]")
 
+# for the processes that tests start, too: most live for seconds, and code that is compiled once less well takes a
+# fifth less of the processor than code that is compiled twice
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 TESTS = Path(__file__).resolve().parent
+#: folders whose files share what takes long to make
+FOLDERS = ("tests/extract", "tests/history")
 #: take minutes each, so they begin first: one process must not be left alone with one of them at the end
-LONGEST = ("extract", "test_submit.py", "test_vllm_lane.py", "test_disk_full.py")
+LONGEST = ("extract", "test_vllm_lane.py", "test_disk_full.py")
 
 
 class ByFixtures(LoadScopeScheduling):
-    """What shares fixtures stays in one process of `pytest -n`: a file, or the folder tests/extract."""
+    """What shares fixtures stays in one process of `pytest -n`: a file, or a folder of FOLDERS."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "tests/extract" if file.startswith("tests/extract/") else file
+        folder = file.rpartition("/")[0]
+        return folder if folder in FOLDERS else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFixtures:
@@ -50,11 +58,21 @@ def spark() -> Iterator[object]:
     session.stop()
 
 
-@pytest.fixture
-def tables(spark, tmp_path: Path):
+@pytest.fixture(scope="session")
+def empty_root(spark, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root whose tables are there and empty: to copy them is much faster than to create them."""
     from equal.io.tables import Tables
 
-    return Tables(spark, str(tmp_path / "root"))
+    root = tmp_path_factory.mktemp("empty") / "root"
+    Tables(spark, str(root))
+    return root
+
+
+@pytest.fixture
+def tables(spark, empty_root: Path, tmp_path: Path):
+    from equal.io.tables import Tables
+
+    return Tables(spark, str(shutil.copytree(empty_root, tmp_path / "root")))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,12 @@ TOPICS = (
     "A router forwards packets between networks by looking at the address in each header",
     "Bread dough rises because yeast turns sugar into carbon dioxide in a warm kitchen",
 )
+GUIDE = {"id": "g", "question": "What does the variance of a random sample measure?", "answer": "The spread."}
+EXAM = {
+    "id": "e",
+    "question": "Two dice are thrown at once; how likely is it that both of them show six?",
+    "answer": "1/36",
+}
 #: when and by how much time a row was written does not count
 COMPARED = {
     ARM_HISTORY: "iteration, arm_id, pulls, documents, pairs, reward, standard_error, ds_score, converged, exhausted",

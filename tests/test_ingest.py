@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def config(tmp_path: Path, *overrides: str) -> RunConfig:
         "budget.documents=10", "spark.partitions=2", *overrides,
     ]  # fmt: skip
     return load(None, settings)
+
+
+@pytest.fixture(autouse=True)
+def empty_tables(empty_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(empty_root, tmp_path / "root")
 
 
 def line(**record: object) -> bytes:

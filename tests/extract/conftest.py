@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from chat_server import ChatServer
 from equal.config import RunConfig, load
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
-from extract_world import BUDGET, IN_FLIGHT, TOPICS, contents
+from extract_world import BUDGET, EXAM, GUIDE, IN_FLIGHT, TOPICS, contents
 
 
 @pytest.fixture(scope="package")
@@ -35,20 +37,25 @@ def healthy(server: ChatServer) -> None:
 
 @pytest.fixture(scope="package")
 def prepared(tmp_path_factory: pytest.TempPathFactory, spark, server: ChatServer) -> RunConfig:
-    """Sixty documents in three arms, six of them read by the warm-up."""
+    """Sixty documents in three arms, six of them read by the warm-up; a copy, an exam's and a broken line are out."""
+    torch.set_num_threads(os.cpu_count() or 1)  # as in a fresh process: the tuned encoder's last bits depend on it
     root = tmp_path_factory.mktemp("prepared")
     (root / "in").mkdir()
     lines = [
         {"id": f"d{i}", "text": f"{TOPICS[i % 3]}, as page {i} says. It was printed {i} years ago in town {i * 7}."}
         for i in range(60)
     ]
-    (root / "in" / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    item = {"id": "g", "question": "What does the variance of a random sample measure?", "answer": "The spread."}
-    (root / "guide.jsonl").write_text(json.dumps(item))
+    lines.append(lines[0] | {"id": "copy"})
+    lines.append({"id": "planted", "text": f"An exam asks this of all who took part. {EXAM['question']} It is easy."})
+    (root / "in" / "docs.jsonl").write_text("\n".join([*map(json.dumps, lines), "{broken"]))
+    (root / "guide.jsonl").write_text(json.dumps(GUIDE))
+    (root / "exam.jsonl").write_text(json.dumps(EXAM))
     config = load(
         overrides=[
             f"storage.root={root}/store", f"documents.path={root}/in", "documents.min_chars=20",
-            "deduplicate.threshold=1.0", f"reference.guide={root}/guide.jsonl", "spark.partitions=2",
+            "deduplicate.threshold=1.0", f"reference.guide={root}/guide.jsonl",
+            f"reference.held_out={root}/exam.jsonl", "spark.partitions=2",
+            f"decontaminate.benchmarks={{exam: {root}/exam.jsonl}}",
             "encoder.max_tokens=64", "warm_up.fraction=0.1", "cluster.k=3", "run_name=r",
             f"endpoint.url={server.url}", f"endpoint.model={server.model}", f"endpoint.in_flight={IN_FLIGHT}",
             "endpoint.max_attempts=2", "extraction.answer=quoted", "extraction.refine=false",

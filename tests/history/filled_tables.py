@@ -14,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
@@ -232,18 +231,3 @@ def _finish(run_id: str, mlflow_run: str, rows: Rows, documents: int, pairs: int
         rows[s.STAGES].append(_mark(run_id, stage, rows_in, rows_out, details))
         if stage != "extract":
             rows[s.COSTS].append(_cost(run_id, stage, 0, rows_in))
-
-
-@pytest.fixture(scope="session")
-def history_root(spark, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A storage root with the filled tables, made once for all test files that import this fixture."""
-    root = Path(tmp_path_factory.getbasetemp()) / "history"
-    if not root.exists():
-        fill(Tables(spark, str(root)))
-    return str(root)
-
-
-@pytest.fixture
-def history(spark, history_root: str) -> Tables:
-    """The filled tables, in use by the session."""
-    return Tables(spark, history_root)

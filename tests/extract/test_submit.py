@@ -9,22 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyspark
 import pytest
-import torch
 from deltalake import DeltaTable
 
-from chat_server import ChatServer
-from corpus import write_corpus
-from equal.jobs.pipeline import main as pipeline
-from reference import write_reference
+from equal.io.stage import run_stage
+from equal.jobs.pipeline import RUN
+from extract_world import settings_file
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 
-pytestmark = pytest.mark.timeout(2400)  # a whole pipeline twice, beside another process of tests
+pytestmark = pytest.mark.timeout(2400)  # a whole pipeline beside another process of tests
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +60,17 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def command_line(root: Path, settings: tuple[str, ...]) -> list[str]:
-    """The demo's settings and those of this test, as a job takes them."""
-    settings = (f"documents.path={root.parent / 'source'}", f"storage.root={root}", "budget.documents=30", *settings)
-    return ["--config", str(ROOT / "conf" / "demo.yml"), *(p for setting in settings for p in ("--set", setting))]
-
-
-def submit(job: str, master: str, root: Path, *options: str, settings: tuple[str, ...] = ()) -> str:
+def submit(job: str, master: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
     """Run a job by spark-submit; returns its exit status and what it printed."""
-    script = [str(ROOT / "jobs" / f"{job}.py"), *command_line(root, settings)]
     done = subprocess.run(
-        [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, *options, *script],
+        [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, *options, str(ROOT / "jobs" / f"{job}.py"),
+         *arguments],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # spark-submit sends what a job prints to stdout, whichever it chose
         text=True,
         check=False,
-    )
+    )  # fmt: skip
     return f"{done.returncode} {done.stdout}"
 
 
@@ -93,38 +86,36 @@ COMPARED = {
 }
 
 
-def table(root: Path, name: str) -> list[tuple[str, ...]]:
-    rows = DeltaTable(str(root / "tables" / name)).to_pyarrow_table(columns=COMPARED[name]).to_pylist()
+def table(root: str, name: str) -> list[tuple[str, ...]]:
+    rows = DeltaTable(f"{root}/tables/{name}").to_pyarrow_table(columns=COMPARED[name]).to_pylist()
     return sorted(tuple(map(str, row.values())) for row in rows)
 
 
-def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, spark, tmp_path, tiny_model):
+def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, finished, tmp_path, tiny_model):
     """Every job in order; executors read models and write the spool on their own."""
-    # as in a fresh process; the tuned encoder depends on it in the last bit
-    torch.set_num_threads(os.cpu_count() or 1)
-    write_corpus(300, tmp_path / "source", packages=["scipy", "numpy"])
-    write_reference(tmp_path / "reference")
-    held_out = tmp_path / "reference" / "held_out.jsonl"
-    with ChatServer() as server:
-        settings = (
-            f"reference.guide={tmp_path / 'reference' / 'guide.jsonl'}", f"reference.held_out={held_out}",
-            f"decontaminate.benchmarks={{held_out: {held_out}}}", f"endpoint.url={server.url}",
-            f"endpoint.model={server.model}", "extraction.min_answer_similarity=0.0", "warm_up.fraction=0.04",
-            "cluster.k=3", "bandit.docs_per_pull=2", "bandit.arms_per_iteration=2",
-            f"finetune.base_model={tiny_model}", "finetune.epochs=1", "evaluate.max_items=4",
-        )  # fmt: skip
-        properties = ("--properties-file", str(ROOT / "conf" / "spark.conf"))
-        said = submit("pipeline", master, tmp_path / "cluster", *properties, settings=settings)
-        assert said.startswith("0 "), said[-3000:]
-        assert "pipeline: all 11 stages finished" in said
-        pipeline(command_line(tmp_path / "local", settings))
-    assert len(table(tmp_path / "cluster", "documents")) > 250
+    run_stage(finished, "select", RUN["select"])
+    elsewhere = replace(
+        finished,
+        storage=replace(finished.storage, root=str(tmp_path / "cluster")),
+        finetune=replace(finished.finetune, base_model=tiny_model, epochs=1),
+        evaluate=replace(finished.evaluate, max_items=4),
+    )
+    said = submit(
+        "pipeline", master, "--config", str(settings_file(elsewhere, tmp_path / "cluster.yml")),
+        options=("--properties-file", str(ROOT / "conf" / "spark.conf")),
+    )  # fmt: skip
+    assert said.startswith("0 "), said[-3000:]
+    assert "pipeline: all 11 stages finished" in said
     for name in COMPARED:
-        assert table(tmp_path / "cluster", name), name
-        assert table(tmp_path / "cluster", name) == table(tmp_path / "local", name)
+        assert table(finished.storage.root, name), name
+        assert table(elsewhere.storage.root, name) == table(finished.storage.root, name)
+    evaluations = DeltaTable(f"{elsewhere.storage.root}/tables/evaluations").to_pyarrow_table().to_pylist()
+    assert {("base", "target_loss"), ("tuned", "target_loss")} <= {
+        (row["model"], row["metric"]) for row in evaluations
+    }
 
 
 def test_a_session_without_delta_is_told_what_to_add(tmp_path):
-    said = submit("ingest", "local[1]", tmp_path / "root")
+    said = submit("ingest", "local[1]", "--set", f"storage.root={tmp_path / 'root'}")
     assert said.startswith("2 "), said[-3000:]
     assert "--properties-file conf/spark.conf" in said

@@ -19,9 +19,7 @@ from equal.io.tables import Tables
 from equal.jobs.report import main
 from equal.schemas import ARM_HISTORY, EXTRACTIONS, ITERATIONS
 from filled_rows import HOSTILE
-from filled_tables import EQUAL_RUN, RANDOM_RUN, history, history_root
-
-__all__ = ["history", "history_root"]
+from filled_tables import EQUAL_RUN, RANDOM_RUN
 
 SECTIONS = ("corpus", "arms", "rewards", "budget", "costs", "outcomes", "pairs", "training")
 PLOTS = ("funnel", "map", "rewards", "distances", "outcomes", "losses")

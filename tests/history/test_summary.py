@@ -20,11 +20,7 @@ from filled_tables import (
     ITERATIONS,
     NUM_ARMS,
     RANDOM_RUN,
-    history,
-    history_root,
 )
-
-__all__ = ["history", "history_root"]
 
 KEYS = {
     "documents", "removed", "arms", "iterations", "documents_extracted", "llm_calls", "prompt_tokens",

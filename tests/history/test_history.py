@@ -12,9 +12,7 @@ from deltalake import DeltaTable
 
 from equal.jobs.history import main, read_queries
 from equal.schemas import SCHEMAS
-from filled_tables import DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, RANDOM_RUN, history, history_root
-
-__all__ = ["history", "history_root"]
+from filled_tables import DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, RANDOM_RUN
 
 QUERIES = {query.name: query for query in read_queries()}
 PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from filled_tables import EQUAL_RUN, NUM_ARMS, history, history_root
+from filled_tables import EQUAL_RUN, NUM_ARMS
 
-__all__ = ["history", "history_root"]
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "arms.py"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "arms.py"
 
 
 @pytest.fixture(scope="module")
