@@ -26,7 +26,7 @@ demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 
 	$(BIN)/python demo/run.py --docs $(DOCS)
 
 test: setup lint  ## lint, types and every test, real vLLM server included
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=15
 
 lint: $(MAIN)  ## ruff and mypy only
 	$(BIN)/ruff check .

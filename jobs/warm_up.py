@@ -31,7 +31,8 @@ def warm_up(job: Job) -> Outcome:
         seed=config.seed,
     )
     details = {"documents": sample.num_read, "pairs": len(sample.pairs), "run_id": run_id}
-    details |= {"mrr_before": alignment.mrr_before, "mrr_after": alignment.mrr_after, "note": alignment.note}
+    details |= {name: getattr(alignment, name) for name in ("mrr_before", "mrr_after", "loss_before", "loss_after")}
+    details["note"] = alignment.note
     log_warm_up(config, details, alignment.losses)
     spent = sample.extracted
     tokens = (spent.paid_prompt_tokens, spent.paid_completion_tokens)

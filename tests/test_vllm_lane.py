@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from equal.jobs.extract import main as extract
+from equal.jobs.pipeline import main as pipeline
 from equal.schemas import SCHEMAS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2400)]  # beside another process of tests
-BUDGET = 20
+BUDGET, CONTROL_BUDGET = 19, 13
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +53,28 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "bandit.arms_per_iteration": "3",
             "budget.documents": str(BUDGET),
             "finetune.epochs": "1",
-            "evaluate.max_items": "6",
+            "evaluate.max_items": "4",
         }
         yield {**settings, "key": server.key}
 
 
-def start_job(lane: dict[str, str], job: str, *extra: str) -> subprocess.CompletedProcess[str]:
-    """A job as a user starts it: plain Python, the key in the environment."""
+def arguments(lane: dict[str, str], *extra: str) -> list[str]:
     settings = [f"{key}={value}" for key, value in lane.items() if key not in ("key", "said")] + list(extra)
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    return subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--config", str(ROOT / "conf" / "demo.yml"), *arguments],
-        env={**os.environ, "EQUAL_ENDPOINT_KEY": lane["key"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return [
+        "--config",
+        str(ROOT / "conf" / "demo.yml"),
+        *(part for setting in settings for part in ("--set", setting)),
+    ]
 
 
-def run_job(lane: dict[str, str], job: str, *extra: str) -> str:
-    done = start_job(lane, job, *extra)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
+@pytest.fixture
+def said_here(lane: dict[str, str], spark, monkeypatch, caplog) -> pytest.LogCaptureFixture:
+    """What jobs log that run in the session of the tests, for which no process has to start."""
+    monkeypatch.setenv("EQUAL_ENDPOINT_KEY", lane["key"])
+    log = logging.getLogger("equal")
+    monkeypatch.setattr(log, "handlers", [logging.NullHandler()])  # else a job gives it one of its own
+    monkeypatch.setattr(log, "propagate", True)
+    return caplog
 
 
 def rows(lane: dict[str, str], table: str) -> list[dict[str, object]]:
@@ -84,7 +87,16 @@ def versions(lane: dict[str, str], table: str) -> int:
 
 @pytest.fixture(scope="module")
 def finished(lane: dict[str, str]) -> dict[str, str]:
-    return {**lane, "said": run_job(lane, "pipeline", "run_name=equal")}
+    """The pipeline as a user starts it: plain Python, the key in the environment."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "pipeline.py"), *arguments(lane, "run_name=equal")],
+        env={**os.environ, "EQUAL_ENDPOINT_KEY": lane["key"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {**lane, "said": done.stderr}
 
 
 def test_the_budget_is_met_and_every_document_has_one_outcome(finished):
@@ -114,20 +126,20 @@ def test_the_adapter_is_trained_evaluated_and_tracked(finished):
     assert Path(finished["storage.root"], "mlflow.db").is_file()
 
 
-def test_a_second_run_changes_nothing_and_asks_nothing(finished):
+def test_a_second_run_changes_nothing_and_asks_nothing(finished, said_here):
     before = {table: versions(finished, table) for table in SCHEMAS}
-    said = run_job(finished, "pipeline", "run_name=equal")
-    assert said.count("nothing to do") == 10
-    assert "ingest: no new files" in said
+    pipeline(arguments(finished, "run_name=equal"))
+    assert said_here.text.count("nothing to do") == 10
+    assert "ingest: no new files" in said_here.text
     assert {table: versions(finished, table) for table in SCHEMAS} == before
 
 
-def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished):
+def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished, said_here):
     before = rows(finished, "replies")
-    run_job(finished, "extract", "run_name=random", "bandit.strategy=random")
+    extract(arguments(finished, "run_name=random", "bandit.strategy=random", f"budget.documents={CONTROL_BUDGET}"))
     final = [row for row in rows(finished, "extractions") if row["run_id"] == "random" and row["final"]]
     after = rows(finished, "replies")
-    assert len(final) == BUDGET
+    assert len(final) == CONTROL_BUDGET
     assert len({row["request_key"] for row in after}) == len(after)
     paid = sum(row["calls"] for row in rows(finished, "extractions") if row["run_id"] == "random")
     assert len(after) - len(before) == paid

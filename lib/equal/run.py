@@ -14,7 +14,7 @@ from equal.core.costs import inference_flops
 from equal.errors import BudgetError
 from equal.extraction import Extraction
 from equal.history import open_state, record_iteration
-from equal.io.progress import reading_progress
+from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
@@ -50,12 +50,13 @@ def read_sample(job: Job, run_id: str) -> Sample:
     """
     config, settings = job.config, job.config.warm_up
     documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)).select(DOC_ID, "text")
-    num_docs = documents.count()
-    num_read = round(settings.fraction * num_docs) if settings.enabled else 0
-    _require_within_budget(config, num_read, num_docs)
-    sample = first_documents(documents, seed=config.seed, start=0, stop=num_read)
     reading = Extraction(job, run_id, config.encoder.model)
-    reading.recover(WARM_UP_ITERATION)
+    with task_progress(job.spark, job.stage):  # until the bar of documents is there
+        num_docs = documents.count()
+        num_read = round(settings.fraction * num_docs) if settings.enabled else 0
+        _require_within_budget(config, num_read, num_docs)
+        sample = first_documents(documents, seed=config.seed, start=0, stop=num_read)
+        reading.recover(WARM_UP_ITERATION)
     without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
     bar = tqdm(total=num_read, desc="warm_up", unit="doc", leave=False, dynamic_ncols=True)
     with bar, reading_progress(bar, reading.spool.count, num_read):
@@ -86,14 +87,15 @@ def run_to_budget(job: Job) -> Outcome:
     config, tables = job.config, job.tables
     fingerprint = job.marks.history_hash()
     warm_up_documents = int(str(job.details("warm_up")["documents"]))
-    state = open_state(tables, config.run_name, fingerprint, 0 if warm_up_documents else 1)
-    limits = _limits(config, state)
-    if config.bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
-        bandit = config.bandit
-        require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
     reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
-    _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
-    reading.recover(state.next_iteration)
+    with task_progress(job.spark, job.stage):  # until the bar of documents is there
+        state = open_state(tables, config.run_name, fingerprint, 0 if warm_up_documents else 1)
+        limits = _limits(config, state)
+        if config.bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
+            bandit = config.bandit
+            require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
+        _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
+        reading.recover(state.next_iteration)
     assignments = tables.read(ASSIGNMENTS).cache()
     clock = {"started": datetime.now(timezone.utc)}
 

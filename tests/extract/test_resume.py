@@ -40,7 +40,7 @@ def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unb
 def test_the_alignment_before_and_after_the_warm_up_is_in_mlflow(prepared):
     client = mlflow.MlflowClient(f"sqlite:///{prepared.storage.root}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("equal").experiment_id])
-    assert {"mrr_before", "mrr_after"} <= set(run.data.metrics)
+    assert {"mrr_before", "mrr_after", "loss_before", "loss_after"} <= set(run.data.metrics)
 
 
 def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, config, server, unbroken, tmp_path):

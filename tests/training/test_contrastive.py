@@ -70,6 +70,7 @@ def test_tuning_lowers_the_loss_and_keeps_held_out_documents_closer_to_their_pai
     steps = len(alignment.losses) // SETTINGS["epochs"]
     assert np.mean(alignment.losses[-steps:]) < 0.9 * np.mean(alignment.losses[:steps])
     assert alignment.mrr_after > alignment.mrr_before
+    assert alignment.loss_after < alignment.loss_before
     assert (alignment.num_pairs, alignment.num_held_out, alignment.note) == (36, 6, "")
     assert alignment.num_tokens > 0
     assert alignment.num_parameters > 20e6

@@ -164,17 +164,47 @@ def word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int
 
 
 @njit(cache=True, nogil=True)
-def run_keys(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """(n,) uint64: one key of each text taken as one run of words, as `holds_run` looks for it."""
-    keys = np.empty(len(starts), np.uint64)
+def run_keys(
+    data: np.ndarray, starts: np.ndarray, stops: np.ndarray, num_words: int, fewest: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys of all runs of `num_words` words; a shorter text of at least `fewest` words is one run.
+
+    Args:
+        data, starts, stops: plain texts, or words joined by spaces.
+        num_words: length of a run.
+        fewest: words of the shortest run.
+
+    Returns:
+        (k,) uint64 key, (k,) int32 text, (k,) int32 index of the first word, of each run in order.
+    """
+    room = np.sum((stops - starts + 1) // 2)
+    keys, texts, firsts = np.empty(room, np.uint64), np.empty(room, np.int32), np.empty(room, np.int32)
+    total = 0
     for i in range(len(starts)):
         found = np.empty((stops[i] - starts[i] + 1) // 2, np.uint64)
         count = word_hashes(data, starts[i], stops[i], found)
-        value = np.uint64(0)
-        for word in range(count):
-            value = value * WORD_BASE + found[word]
-        keys[i] = mix(value + np.uint64(count))
-    return keys
+        size = min(count, num_words)
+        if size < max(fewest, 1):
+            continue
+        for first in range(count - size + 1):
+            value = np.uint64(0)
+            for word in found[first : first + size]:
+                value = value * WORD_BASE + word
+            keys[total], texts[total], firsts[total] = mix(value + np.uint64(size)), i, first
+            total += 1
+    return keys[:total].copy(), texts[:total].copy(), firsts[:total].copy()
+
+
+@njit(inline="always")
+def _slot(value: np.uint64, size: int, keys: np.ndarray, sieve: np.ndarray, shift: np.uint64) -> int:
+    """Where the key of a run stands among the keys, -1 when it does not."""
+    key = mix(value + np.uint64(size))
+    bit = np.int64(key >> shift)
+    if sieve[bit >> 3] >> (bit & 7) & 1:
+        at = np.searchsorted(keys, key)
+        if at < len(keys) and keys[at] == key:
+            return int(at)
+    return -1
 
 
 @njit(cache=True, nogil=True)
@@ -206,15 +236,35 @@ def holds_run(
             value = np.uint64(0)
             for size in range(1, min(longest, count - first) + 1):
                 value = value * WORD_BASE + found[first + size - 1]
-                if not sizes[size]:
-                    continue
-                key = mix(value + np.uint64(size))
-                bit = np.int64(key >> shift)
-                if sieve[bit >> 3] >> (bit & 7) & 1:
-                    at = np.searchsorted(keys, key)
-                    if at < len(keys) and keys[at] == key:
-                        held[i] = True
-                        break
+                if sizes[size] and _slot(value, size, keys, sieve, shift) >= 0:
+                    held[i] = True
+                    break
             if held[i]:
                 break
     return held
+
+
+@njit(cache=True, nogil=True)
+def find_runs(
+    data: np.ndarray, keys: np.ndarray, sieve: np.ndarray, shift: np.uint64, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All runs of one text's words that have one of the keys; arguments as for `holds_run`.
+
+    Returns:
+        (k,) index of the first word, (k,) words, (k,) place among the keys; in order of the first word.
+    """
+    words = np.empty((len(data) + 1) // 2, np.uint64)
+    count, longest = word_hashes(data, 0, len(data), words), len(sizes) - 1
+    found, total = np.empty((64, 3), np.int64), 0
+    for first in range(count):
+        value = np.uint64(0)
+        for size in range(1, min(longest, count - first) + 1):
+            value = value * WORD_BASE + words[first + size - 1]
+            slot = _slot(value, size, keys, sieve, shift) if sizes[size] else -1
+            if slot < 0:
+                continue
+            if total == len(found):
+                found = np.concatenate((found, np.empty_like(found)))
+            found[total] = first, size, slot
+            total += 1
+    return found[:total, 0].copy(), found[:total, 1].copy(), found[:total, 2].copy()

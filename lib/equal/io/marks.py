@@ -63,7 +63,7 @@ class Marks:
     @classmethod
     def read(cls, tables: Tables, config: RunConfig) -> Marks:
         """Read them; two small queries."""
-        found = [row.asDict() for row in tables.read(STAGES).orderBy("finished_at").collect()]
+        found = sorted((row.asDict() for row in tables.read(STAGES).collect()), key=lambda row: row["finished_at"])
         rows = {row["stage"]: row for row in found if row["run_id"] == owner(config, row["stage"])}
         ids = tables.read(DOCUMENTS).agg(F.count("*"), F.bit_xor(F.xxhash64("doc_id"))).first()
         return cls(config, rows, "/".join(str(value) for value in ids))

@@ -34,6 +34,9 @@ class Alignment:
         mrr_before: mean reciprocal rank of the held-out documents' own pairs among all pairs of other
             documents, with the encoder as it was; null when nothing was held out.
         mrr_after: the same with the encoder that was saved.
+        loss_before: Eq. 3 over the held-out documents' pairs, all other pairs the negatives; it still tells encoders
+            apart where every rank is 1, as with quoted answers. Null when nothing was held out.
+        loss_after: the same with the encoder that was saved.
         num_pairs: pairs trained on; num_held_out: documents held out.
         losses: mean loss of each step.
         num_tokens: tokens trained on, padding included; num_parameters: weights, for the cost ledger.
@@ -42,6 +45,8 @@ class Alignment:
 
     mrr_before: float | None
     mrr_after: float | None
+    loss_before: float | None
+    loss_after: float | None
     num_pairs: int
     num_held_out: int
     losses: tuple[float, ...]
@@ -126,7 +131,7 @@ def tune_encoder(
     held_out = _hold_out(list(documents), held_out_share, seed)
     train = [pair for pair in ordered if pair[0] not in held_out]
     encoder = load_encoder(model, torch.float32, max_tokens, batch_size)
-    before = _alignment(encoder, ordered, documents, held_out)
+    before = _alignment(encoder, ordered, documents, held_out, temperature)
     note = ""
     losses: tuple[float, ...] = ()
     num_tokens = 0
@@ -146,10 +151,19 @@ def tune_encoder(
             hard_negatives=hard_negatives,
             seed=seed,
         )
-        after = _alignment(encoder, ordered, documents, held_out)
+        after = _alignment(encoder, ordered, documents, held_out, temperature)
     _save(encoder, Path(output_dir))
     return Alignment(
-        before, after, len(train) if losses else 0, len(held_out), losses, num_tokens, encoder.num_parameters, note
+        mrr_before=before[0],
+        mrr_after=after[0],
+        loss_before=before[1],
+        loss_after=after[1],
+        num_pairs=len(train) if losses else 0,
+        num_held_out=len(held_out),
+        losses=losses,
+        num_tokens=num_tokens,
+        num_parameters=encoder.num_parameters,
+        note=note,
     )
 
 
@@ -161,14 +175,24 @@ def _hold_out(doc_ids: list[str], share: float, seed: int) -> frozenset[str]:
 
 
 def _alignment(
-    encoder: Encoder, pairs: list[TrainingPair], documents: dict[str, str], held_out: frozenset[str]
-) -> float | None:
+    encoder: Encoder,
+    pairs: list[TrainingPair],
+    documents: dict[str, str],
+    held_out: frozenset[str],
+    temperature: float,
+) -> tuple[float, float] | tuple[None, None]:
+    """(mean reciprocal rank, Eq. 3) of the held-out documents among the pairs of all."""
     if not held_out or len(documents) < 2:
-        return None
+        return None, None
+    theirs_first = sorted(pairs, key=lambda pair: pair[0] not in held_out)
+    own = np.array([pair[0] for pair in theirs_first])
+    vectors = encoder.encode([pair[2] for pair in theirs_first])
     chosen = sorted(held_out)
-    vectors = encoder.encode([documents[doc_id] for doc_id in chosen])
-    own = np.array([pair[0] for pair in pairs])
-    return mean_reciprocal_rank(vectors, encoder.encode([pair[2] for pair in pairs]), np.array(chosen), own)
+    of_doc = dict(zip(chosen, encoder.encode([documents[doc_id] for doc_id in chosen])))
+    rank = mean_reciprocal_rank(np.stack([of_doc[doc_id] for doc_id in chosen]), vectors, np.array(chosen), own)
+    theirs = own[np.isin(own, chosen)]
+    docs = torch.from_numpy(np.stack([of_doc[doc_id] for doc_id in theirs]))
+    return rank, float(info_nce(docs, torch.from_numpy(vectors), theirs, own, temperature))
 
 
 def _train(
