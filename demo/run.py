@@ -72,11 +72,16 @@ def main() -> None:
 
 
 def _begin(num_docs: int) -> None:
-    """Write corpus and reference set; a demo of another size starts over."""
+    """Write corpus and reference set; a demo of another size, other settings or other stages starts over."""
     note = OUT / "demo.json"
-    wanted = {"docs": num_docs}
+    settings = {name: load(ROOT / "conf" / "demo.yml", [f"run_name={name}", *RUNS[name]]) for name in RUNS}
+    wanted = {
+        "docs": num_docs,
+        "settings": {name: config.fingerprint() for name, config in settings.items()},
+        "stages": [*CORPUS, *ARMS, *RUN],
+    }
     if note.is_file() and json.loads(note.read_text()) != wanted:
-        log.info("build/demo holds a demo of another size: starting over")
+        log.info("build/demo holds a demo of another size, of other settings or of an earlier version: starting over")
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True, exist_ok=True)
     if not note.is_file():

@@ -172,22 +172,25 @@ ORDER BY a.run_id;
 
 -- name: lineage_of_a_pair
 -- engine: spark
--- From the best selected pair back to its source file, prompt and reply, and on to the table version and MLflow run.
+-- From the best selected pair back to its source file, and to prompt and reply of each pass over its own passage, and on
+-- to the table version and MLflow run.
 WITH pair AS (
   SELECT * FROM selected_pairs ORDER BY rank, run_id LIMIT 1
 ), tuned AS (
   SELECT run_id, max_by(details, finished_at) AS details FROM stages WHERE stage = 'finetune' GROUP BY run_id
 )
 SELECT p.pair_id, p.question, d.source_file, d.source_id, p.doc_id, p.arm_id, q.iteration, i.finished_at AS committed_at,
-       e.prompt_version, r.model, r.received_at, r.request_key, r.text AS reply,
+       e.pass, e.prompt_version, r.model, r.received_at, r.request_key, r.messages AS prompt, r.text AS reply,
        get_json_object(t.details, '$.selected_pairs_version') AS selected_pairs_version,
        get_json_object(t.details, '$.mlflow_run_id') AS mlflow_run_id
 FROM pair p
 JOIN qa_pairs q ON q.pair_id = p.pair_id AND q.run_id = p.run_id
 JOIN iterations i ON i.run_id = q.run_id AND i.iteration = q.iteration
 JOIN documents d ON d.doc_id = p.doc_id
+JOIN extractions x ON x.run_id = q.run_id AND x.iteration = q.iteration AND x.doc_id = q.doc_id AND x.pass = 'extract'
+JOIN replies passage ON passage.request_key = get(x.request_keys, q.passage_index)
 JOIN extractions e ON e.run_id = q.run_id AND e.iteration = q.iteration AND e.doc_id = q.doc_id
-JOIN replies r ON array_contains(e.request_keys, r.request_key)
+JOIN replies r ON array_contains(e.request_keys, r.request_key) AND r.passage_key = passage.passage_key
 LEFT JOIN tuned t ON t.run_id = p.run_id
 ORDER BY r.received_at, r.request_key;
 

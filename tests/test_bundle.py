@@ -143,6 +143,11 @@ def test_every_variable_is_declared_and_used():
         assert job in JOBS
 
 
+def test_production_is_not_deployed_before_its_principal_is_named():
+    assert "default" not in BUNDLE["variables"]["service_principal"]
+    assert "service_principal" not in BUNDLE["targets"]["prod"].get("variables", {})
+
+
 def test_stages_follow_one_another_as_in_the_code():
     order, stage = ["evaluate"], "evaluate"
     while stage := UPSTREAM[stage][0]:

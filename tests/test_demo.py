@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import preflight
+import run as demo
 import server
 from corpus import MIN_CHARS, NUM_PLANTED, docstrings, write_corpus
 from equal.config import load
@@ -223,3 +225,26 @@ def test_preflight_asks_for_less_disk_once_both_environments_are_installed(
         (tmp_path / venv / ".installed").touch()
         preflight.main()
     assert asked == [False, False, True]
+
+
+def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path, monkeypatch):
+    root = tmp_path / "checkout"
+    shutil.copytree(Path(demo.ROOT) / "conf", root / "conf")
+    monkeypatch.setattr(demo, "ROOT", root)
+    monkeypatch.setattr(demo, "OUT", root / "build" / "demo")
+    monkeypatch.setattr(demo, "write_corpus", lambda num_docs, folder: num_docs)
+
+    def begin(num_docs: int) -> bool:
+        """Whether what an earlier demo left is still there."""
+        demo._begin(num_docs)
+        left = root / "build" / "demo" / "left"
+        kept = left.exists()
+        left.touch()
+        return kept
+
+    assert [begin(60), begin(60), begin(70), begin(70)] == [False, True, False, True]
+    settings = root / "conf" / "demo.yml"
+    settings.write_text(settings.read_text() + "\ndeduplicate:\n  threshold: 0.8\n")
+    assert [begin(70), begin(70)] == [False, True]
+    monkeypatch.setattr(demo, "CORPUS", {**demo.CORPUS, "new_stage": None})
+    assert [begin(70), begin(70)] == [False, True]

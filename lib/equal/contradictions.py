@@ -73,9 +73,15 @@ def _root_is_no_folder(root: str) -> Iterator[str]:
         )
 
 
+#: owners and folders of storage.root that are no run's
+_TAKEN = frozenset({"corpus", "tables", "spool", "locks", "encoders", "checkpoints", "decontaminate", "mlartifacts"})
+
+
 def _name_is_no_file_name(run_name: str) -> Iterator[str]:
     if not run_name.replace("-", "").replace("_", "").isalnum():
         yield f"run_name: is {run_name!r}, allowed: letters, digits, - and _; give another, such as run-1"
+    if run_name.lower() in _TAKEN:
+        yield f"run_name: is {run_name!r}, which names something else under storage.root; give another, such as run-1"
 
 
 #: paths of the settings that a rule looks at, in the order of its arguments

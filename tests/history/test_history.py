@@ -87,6 +87,30 @@ def test_the_lineage_has_no_gap(history):
     assert rows[0]["source_file"].endswith(".jsonl.gz")
 
 
+def test_the_lineage_of_a_pair_names_the_replies_of_its_own_passage_alone(tables):
+    """A document of two passages, both read twice; the pair is of the second."""
+    place = {"run_id": "r", "iteration": 1, "arm_id": 0, "doc_id": "d"}
+    pair = {**place, "pair_id": "p", "passage_index": 1, "question": "Why?", "answer": "So."}
+    keys = {"extract": ["x0", "x1"], "refine": ["y0", "y1"]}
+    replies = [
+        {"request_key": key, "passage_key": f"passage{key[1]}", "messages": f"prompt {key}", "text": f"reply {key}"}
+        for found in keys.values()
+        for key in found
+    ]
+    rows = {
+        "documents": [{"doc_id": "d", "source_file": "f"}],
+        "extractions": [{**place, "pass": name, "request_keys": found} for name, found in keys.items()],
+        "replies": replies,
+        "qa_pairs": [pair],
+        "iterations": [{"run_id": "r", "iteration": 1}],
+        "selected_pairs": [{**pair, "rank": 1}],
+    }
+    for name, written in rows.items():
+        tables.append(name, tables.rows(name, written))
+    found = {(row["pass"], row["prompt"], row["reply"]) for row in _answer(tables, "lineage_of_a_pair")}
+    assert found == {("extract", "prompt x1", "reply x1"), ("refine", "prompt y1", "reply y1")}
+
+
 def test_two_runs_compared_puts_the_measured_values_beside_the_spend(history):
     rows = {row["run_id"]: row for row in _answer(history, "two_runs_compared")}
     assert rows[EQUAL_RUN]["distance"] == pytest.approx(0.21)

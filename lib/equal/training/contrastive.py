@@ -153,18 +153,9 @@ def tune_encoder(
         )
         after = _alignment(encoder, ordered, documents, held_out, temperature)
     _save(encoder, Path(output_dir))
-    return Alignment(
-        mrr_before=before[0],
-        mrr_after=after[0],
-        loss_before=before[1],
-        loss_after=after[1],
-        num_pairs=len(train) if losses else 0,
-        num_held_out=len(held_out),
-        losses=losses,
-        num_tokens=num_tokens,
-        num_parameters=encoder.num_parameters,
-        note=note,
-    )
+    trained = len(train) if losses else 0
+    measured = (before[0], after[0], before[1], after[1])
+    return Alignment(*measured, trained, len(held_out), losses, num_tokens, encoder.num_parameters, note)
 
 
 def _hold_out(doc_ids: list[str], share: float, seed: int) -> frozenset[str]:
