@@ -76,6 +76,11 @@ def test_a_key_that_stands_for_other_words_is_no_match():
     assert collided.match("four three two one") is None
 
 
+def test_a_long_item_is_found_by_every_one_of_its_runs():
+    text = " ".join(f"w{i}" for i in range(300))
+    assert [hit.position for hit in build(Item("long", text, "")).matches(f"before {text}")] == [*range(1, 292)]
+
+
 def test_the_first_benchmark_that_holds_an_ngram_is_named():
     index = BenchmarkIndex.build({"a": [LONG], "b": [LONG]}, ngram_words=10, short_words=3)
     assert index.match(LONG.text).benchmark == "a"

@@ -84,7 +84,7 @@ class BenchmarkIndex:
 
     Of an n-gram it keeps a 64-bit key and where the benchmarks have it, so that 17,000 items stay small enough to
     travel to every task. A run of words with a known key is confirmed word by word: no false positives. Of two
-    n-grams with one key, which among millions happens once in ten million sets, the second would not be found.
+    n-grams with one key the second would not be found; n of them hold such a pair with a chance of n^2 / 2^65.
 
     Attributes:
         unmatchable: `benchmark/item_id` of the items too short to match at all.
