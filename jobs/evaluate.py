@@ -24,15 +24,16 @@ def evaluate(job: Job) -> Outcome:
         raise InputError(f"reference.held_out: no item of {config.reference.held_out} has an answer; add some")
     base_model, tuned = config.finetune.base_model, job.details("finetune")
     mlflow_run_id = str(tuned["mlflow_run_id"])
-    rows = judge_pairs(job, items)
+    rows, flops = judge_pairs(job, items)
     for name, tuned_dir in (("base", None), ("tuned", str(tuned["adapter"]))):
-        rows += judge_model(job, load_answer_model(base_model, tuned_dir), name, items)
+        measured, used = judge_model(job, load_answer_model(base_model, tuned_dir), name, items)
+        rows, flops = rows + measured, flops + used
     rows = [{**row, "mlflow_run_id": mlflow_run_id} for row in rows]
     where = f"run_id = '{config.run_name}'"
     job.tables.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
     metrics = {f"{row['model']}.{row['metric']}".replace(":", "."): float(str(row["value"])) for row in rows}
     add_metrics(config, mlflow_run_id, metrics)
-    return Outcome(len(items), len(rows), dict(metrics))
+    return Outcome(len(items), len(rows), dict(metrics), flops=flops)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

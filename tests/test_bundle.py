@@ -172,7 +172,8 @@ def test_entry_points_are_those_of_the_wheel():
 
 @pytest.mark.parametrize("task", PIPELINE["tasks"], ids=lambda task: task["task_key"])
 def test_parameters_are_valid_settings(task: dict[str, Any]):
-    parameters = [re.sub(r"\$?\{+(?:\w+\.)*\w+\}+", "x", text) for text in task["python_wheel_task"]["parameters"]]
+    given = [text.replace("${var.endpoint_model_parameters}", "8") for text in task["python_wheel_task"]["parameters"]]
+    parameters = [re.sub(r"\$?\{+(?:\w+\.)*\w+\}+", "x", text) for text in given]
     assert parameters[0] == "--config"
     assert parameters[1::2][0] == "x/conf/prod.yml"
     assert set(parameters[2::2]) == {"--set"}
@@ -180,6 +181,7 @@ def test_parameters_are_valid_settings(task: dict[str, Any]):
     assert config.storage.schema == "x.x"
     assert config.spark.loader == "auto_loader"
     assert config.endpoint.key_secret == "x/endpoint-key"
+    assert config.endpoint.model_parameters == 8
     assert config.decontaminate.benchmarks == {"held_out": config.reference.held_out}
 
 

@@ -46,7 +46,10 @@ class World:
 
     def score(self, pairs: Pairs) -> Scored:
         assert len(set(pairs.arm_ids.tolist())) == 1
-        return Scored(Estimate(float(pairs.arm_ids[0]) / 10, True, len(pairs.pair_ids), 1), None)
+        return Scored(
+            Estimate(float(pairs.arm_ids[0]) / 10, True, len(pairs.pair_ids), 1, flops=float(len(pairs.pair_ids))),
+            None,
+        )
 
     def run(self, state: State | None = None, policy: Policy = POLICY, **limits: float) -> tuple[State, str]:
         limit = Limits(int(limits.get("documents", 0)), int(limits.get("tokens", 0)), limits.get("money", 0.0))
@@ -84,6 +87,7 @@ def test_the_warm_up_is_every_arms_first_observation():
     assert first.number == 0
     assert {arm: state.pulls for arm, state in first.arms.items()} == {0: 1, 1: 1}
     assert first.arms[1].reward == pytest.approx(0.9)
+    assert first.transport_flops == sum(arm.pairs for arm in first.arms.values())
 
 
 def test_an_arm_whose_warm_up_gave_no_pair_is_pulled_before_any_other():

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import numpy as np
 from tqdm import tqdm
 
+from equal.core.costs import inference_flops
 from equal.core.items import Item
 from equal.core.metrics import exact_match, has_checkable_answer, mean_and_error, percentile_interval, ratio_and_error
 from equal.core.transport import bootstrap, transport_cost
@@ -29,7 +30,7 @@ _STEPS = 16
 Row = dict[str, object]
 
 
-def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item]) -> list[Row]:
+def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item]) -> tuple[list[Row], float]:
     """Target loss (mean answer negative log-likelihood a token, nats) and, where checkable, exact answers.
 
     Args:
@@ -37,29 +38,35 @@ def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item])
         scorer: the base or the tuned model.
         name: base or tuned.
         items: held out.
+
+    Returns:
+        Rows of `evaluations`, and the FLOPs they took.
     """
     settings = job.config.evaluate
     likelihoods = answer_nll(scorer, items, batch_size=settings.batch_size)
     loss, error = ratio_and_error([x.sum_nll for x in likelihoods], [x.num_tokens for x in likelihoods])
     rows = [_row(job, name, "target_loss", loss, error, len(items))]
+    num_tokens = sum(x.num_read for x in likelihoods)
     checkable = [item for item in items if has_checkable_answer(item.answer)]
     if checkable:
+        questions = [item.question for item in checkable]
         answers = generate_answers(
-            scorer,
-            [item.question for item in checkable],
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
+            scorer, questions, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
         )
+        num_tokens += scorer.num_tokens([*questions, *answers])
         hits = [float(exact_match(answer, item.answer)) for answer, item in zip(answers, checkable)]
         rows.append(_row(job, name, "exact_match", *mean_and_error(hits), len(checkable)))
-    return rows
+    return rows, inference_flops(scorer.num_parameters, num_tokens)
 
 
-def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
+def judge_pairs(job: Job, items: Sequence[Item]) -> tuple[list[Row], float]:
     """Debiased transport distance of the run's pairs to the held-out items, with a 90 % bootstrap interval.
 
     One row `pairs` for all of them, and `pairs:N` for those of iterations up to N: what the budget bought step by
     step. Always the `split` estimate: sets of different size are compared, and `plain` depends on size.
+
+    Returns:
+        Rows of `evaluations`, and the FLOPs they took.
     """
     config, settings = job.config, job.config.encoder
     folder = job.path("encoders", job.upstream_hash("warm_up"))
@@ -67,18 +74,19 @@ def judge_pairs(job: Job, items: Sequence[Item]) -> list[Row]:
     frame = committed(job.tables, QA_PAIRS, config.run_name)
     pairs = collect_pairs(frame)
     if not len(pairs.pair_ids):
-        return []
+        return [], 0.0
     reference = encoder.encode([item.text for item in items])
     found_in = {row.pair_id: row.iteration for row in frame.select("pair_id", "iteration").collect()}
     iterations = np.array([found_in[pair_id] for pair_id in pairs.pair_ids])
     reached = np.unique(iterations)
     steps = reached[np.unique(np.linspace(0, len(reached) - 1, _STEPS).round().astype(int))]
     shown = tqdm(steps, desc="distance over the budget", unit="step", leave=False, mininterval=5.0)
-    rows = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in shown]
-    return [{**rows[-1], "model": "pairs"}, *rows]
+    measured = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in shown]
+    rows = [row for row, _ in measured]
+    return [{**rows[-1], "model": "pairs"}, *rows], sum(flops for _, flops in measured)
 
 
-def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> Row:
+def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> tuple[Row, float]:
     settings, seed = job.config.transport, job.config.seed
     doc_index = np.unique(pairs.doc_ids.astype(str), return_inverse=True)[1]
     cap, splits = settings.max_pairs, settings.splits
@@ -91,7 +99,7 @@ def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> Row:
     )  # fmt: skip
     low, high = percentile_interval(values, coverage=0.9)
     row = _row(job, model, "transport_distance", estimate.value, float(values.std(ddof=1)), len(reference))
-    return {**row, "low": low, "high": high}
+    return {**row, "low": low, "high": high}, (1 + _RESAMPLES) * estimate.flops
 
 
 def _row(job: Job, model: str, metric: str, value: float, error: float | None, num_items: int) -> Row:

@@ -119,6 +119,7 @@ class Iteration:
     extracted: Extracted
     spent: Spent
     stop_reason: str
+    transport_flops: float
 
 
 @dataclass
@@ -217,26 +218,29 @@ def run_iteration(
     scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
     touched: dict[int, ArmState] = {}
     converged: dict[int, bool] = {}
+    flops = 0.0
     for arm_id, documents in sorted(extracted.documents.items()):
         arm, of_arm = state.arms[arm_id], pairs.of_arm(arm_id)
         # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line
         observed = state.next_iteration != WARM_UP or len(of_arm.pair_ids) > 0
         pulled = replace(arm, taken=arm.taken + documents, pulls=arm.pulls + observed)
-        touched[arm_id], converged[arm_id] = _rewarded(pulled, of_arm, score)
+        scored = score(of_arm) if len(of_arm.pair_ids) else None
+        touched[arm_id] = _rewarded(pulled, len(of_arm.pair_ids), scored)
+        converged[arm_id] = scored is None or scored.estimate.converged
+        flops += scored.estimate.flops if scored else 0.0
     spent = Spent(
         state.spent.documents + sum(extracted.documents.values()),
         state.spent.tokens + extracted.prompt_tokens + extracted.completion_tokens,
         state.spent.money + extracted.money,
     )
     after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1)
-    record(Iteration(state.next_iteration, touched, scores, converged, extracted, spent, stop_reason(after, limits)))
+    reason = stop_reason(after, limits)
+    record(Iteration(state.next_iteration, touched, scores, converged, extracted, spent, reason, flops))
     return after
 
 
-def _rewarded(arm: ArmState, pairs: Pairs, score: Score) -> tuple[ArmState, bool]:
-    """Eq. 2: the reward of the union of all the arm's pairs."""
-    if not len(pairs.pair_ids):
-        return arm, True
-    scored = score(pairs)
-    known = replace(arm, pairs=len(pairs.pair_ids), standard_error=scored.standard_error)
-    return replace(known, reward=reward(scored.estimate.value)), scored.estimate.converged
+def _rewarded(arm: ArmState, num_pairs: int, scored: Scored | None) -> ArmState:
+    """Eq. 2: the reward of the union of all the arm's pairs; without pairs it stays as it is."""
+    if scored is None:
+        return arm
+    return replace(arm, pairs=num_pairs, standard_error=scored.standard_error, reward=reward(scored.estimate.value))

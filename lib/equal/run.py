@@ -110,7 +110,7 @@ def run_to_budget(job: Job) -> Outcome:
 
         def record(iteration: Iteration) -> None:
             tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
-            flops = inference_flops(config.endpoint.model_parameters, tokens)
+            flops = inference_flops(config.endpoint.model_parameters, tokens) + iteration.transport_flops
             record_iteration(tables, config.run_name, fingerprint, iteration, clock["started"], flops)
             _show(bar, iteration)
 

@@ -55,6 +55,8 @@ def test_likelihood_is_that_of_the_answers_tokens_alone(scorer, tiny_model, item
     expected = _by_hand(tiny_model, item)
     found = answer_nll(scorer, [item], batch_size=1)[0]
     assert found.num_tokens == expected[1]
+    turns = f"<|start|>user\n{item.question}<|end|>\n<|start|>assistant\n{item.answer}<|end|>\n"
+    assert found.num_read == scorer.num_tokens([turns]) == len(scorer.tokenizer(turns)["input_ids"])
     assert found.sum_nll == pytest.approx(expected[0], rel=1e-5)
 
 

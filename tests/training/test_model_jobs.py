@@ -162,6 +162,7 @@ def test_finetuning_tracks_curve_data_and_adapter(trained, store, config):
 
 def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, store, config, tiny_model):
     outcome = _run(evaluate, store, config)
+    assert outcome.flops > 0
     rows = {(row.model, row.metric): row for row in store.read(EVALUATIONS).collect()}
     assert outcome.rows_out == len(rows)
     assert {model for model, _ in rows} == {"base", "tuned", "pairs", "pairs:1", "pairs:2"}

@@ -13,11 +13,13 @@ near 0, but orders arms more surely, even of unequal size (benchmarks/estimators
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+from equal.core.costs import transport_flops
 
 #: the range of 1 - cosine ends here
 MAX_COST = 2.0
@@ -32,8 +34,8 @@ class Estimate:
     Attributes:
         value: in units of 1 - cosine; `split` may fall slightly below 0.
         converged: whether every solver run reached its optimum.
-        num_x: points of the first set that entered.
-        num_y: points of the second set that entered.
+        num_x: points of the first set that entered; num_y: of the second.
+        flops: estimated arithmetic behind it: cost matrices, and one pass of a solver for each of its points.
         standard_error: of the value over documents, where the solver gives it away: `plain`, two documents or more.
     """
 
@@ -41,6 +43,7 @@ class Estimate:
     converged: bool
     num_x: int
     num_y: int
+    flops: float
     standard_error: float | None = None
 
 
@@ -100,10 +103,14 @@ def transport_cost(
     groups = np.arange(len(x)) if doc_index is None else np.unique(doc_index, return_inverse=True)[1]
     kept_x, kept_y = _subsample(len(x), max_pairs, rng), _subsample(len(y), max_pairs, rng)
     points = _Points(x[kept_x], y[kept_y])
+    n, m, dim = len(kept_x), len(kept_y), x.shape[-1]
     if estimator == "split":
-        return Estimate(_split(points, groups[kept_x], splits, rng), True, len(kept_x), len(kept_y))
+        # costs between and within both sets; the matchings of a halving take no more than one solution of all
+        flops = transport_flops(n + m, n + m, dim, 0) + splits * transport_flops(n, m, 0, n + m)
+        return Estimate(_split(points, groups[kept_x], splits, rng), True, n, m, flops)
     value, converged, potentials = _exact(points.xy)
-    return Estimate(value, converged, len(kept_x), len(kept_y), _linearised_error(potentials, groups[kept_x]))
+    error = _linearised_error(potentials, groups[kept_x])
+    return Estimate(value, converged, n, m, transport_flops(n, m, dim, n + m), error)
 
 
 def cost_and_error(
@@ -135,6 +142,7 @@ def cost_and_error(
         x, doc_index, y, estimator=estimator, max_pairs=max_pairs, splits=splits,
         num_resamples=num_resamples, seed=seed,
     )  # fmt: skip
+    estimate = replace(estimate, flops=(1 + num_resamples) * estimate.flops)
     return estimate, standard_error(values, len(np.unique(doc_index)))
 
 
@@ -152,10 +160,7 @@ def bootstrap(
     """Transport costs of resampled arms; documents are drawn with replacement, each with all its pairs.
 
     Args:
-        x: (n, d) as in `transport_cost`.
-        doc_index: (n,) document of each row of x.
-        y: (m, d).
-        estimator: as in `transport_cost`, likewise max_pairs and splits.
+        x: (n, d) as in `transport_cost`, as are doc_index, y, estimator, max_pairs and splits.
         num_resamples: how many.
         seed: of the draws.
 

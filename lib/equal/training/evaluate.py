@@ -25,10 +25,12 @@ class Likelihood:
     Attributes:
         sum_nll: negative log-likelihood in nats, summed over the answer's tokens.
         num_tokens: the answer's tokens; 0 for an empty answer.
+        num_read: all tokens of the conversation, which the model read for it.
     """
 
     sum_nll: float
     num_tokens: int
+    num_read: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class AnswerModel:
     def num_parameters(self) -> int:
         """Weights, adapters included."""
         return sum(p.numel() for p in self.model.parameters())
+
+    def num_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of the texts taken together."""
+        return sum(len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
 
 
 def load_answer_model(base_model: str, tuned_dir: str | None = None) -> AnswerModel:
@@ -77,7 +83,7 @@ def answer_nll(scorer: AnswerModel, items: Sequence[Item], *, batch_size: int) -
         One `Likelihood` an item, in the order given.
     """
     encoded = [_answer_tokens(scorer.tokenizer, item) for item in items]
-    results: list[Likelihood] = [Likelihood(0.0, 0)] * len(items)
+    results: list[Likelihood] = [Likelihood(0.0, 0, 0)] * len(items)
     for rows in _by_length([len(ids) for ids, _ in encoded], batch_size, "target loss"):
         width = max(len(encoded[i][0]) for i in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -92,7 +98,7 @@ def answer_nll(scorer: AnswerModel, items: Sequence[Item], *, batch_size: int) -
             nll, row_of = token_nll(scorer.model, *(part.to(scorer.model.device) for part in (ids, seen, counted)))
         for row, i in enumerate(rows):
             own = nll[row_of == row].double()
-            results[i] = Likelihood(float(own.sum()), len(own))
+            results[i] = Likelihood(float(own.sum()), len(own), len(encoded[i][0]))
     return results
 
 
