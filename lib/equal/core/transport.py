@@ -34,8 +34,7 @@ class Estimate:
     Attributes:
         value: in units of 1 - cosine; `split` may fall slightly below 0.
         converged: whether every solver run reached its optimum.
-        num_x: points of the first set that entered; num_y: of the second.
-        flops: estimated arithmetic behind it: cost matrices, and one pass of a solver for each of its points.
+        num_x: points of the first set that entered; num_y: of the second; flops: arithmetic, estimated.
         standard_error: of the value over documents, where the solver gives it away: `plain`, two documents or more.
     """
 
@@ -142,8 +141,8 @@ def cost_and_error(
         x, doc_index, y, estimator=estimator, max_pairs=max_pairs, splits=splits,
         num_resamples=num_resamples, seed=seed,
     )  # fmt: skip
-    estimate = replace(estimate, flops=(1 + num_resamples) * estimate.flops)
-    return estimate, standard_error(values, len(np.unique(doc_index)))
+    error = standard_error(values, len(np.unique(doc_index)))
+    return replace(estimate, flops=(1 + num_resamples) * estimate.flops), error
 
 
 def bootstrap(
@@ -256,9 +255,8 @@ def _matching(costs: np.ndarray) -> float:
 
 def _split(points: _Points, groups: np.ndarray, splits: int, rng: np.random.Generator) -> float:
     """The debiased cost, averaged over `splits` halvings of both sets."""
-    item_groups = np.arange(len(points.yy))
-    values = [_one_split(points, _halves(groups, rng), _halves(item_groups, rng)) for _ in range(splits)]
-    return float(np.mean(values))
+    items = np.arange(len(points.yy))
+    return float(np.mean([_one_split(points, _halves(groups, rng), _halves(items, rng)) for _ in range(splits)]))
 
 
 Halves = tuple[np.ndarray, np.ndarray]
