@@ -9,7 +9,7 @@ from equal.io.references import load_benchmarks, read_items
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.io.tracking import add_metrics
-from equal.judgement import judge_model, judge_pairs
+from equal.judgement import base_key, judge_model, judge_pairs, known_base
 from equal.schemas import EVALUATIONS
 from equal.training.evaluate import load_answer_model
 
@@ -25,15 +25,18 @@ def evaluate(job: Job) -> Outcome:
     base_model, tuned = config.finetune.base_model, job.details("finetune")
     mlflow_run_id = str(tuned["mlflow_run_id"])
     rows, flops = judge_pairs(job, items)
-    for name, tuned_dir in (("base", None), ("tuned", str(tuned["adapter"]))):
+    key = base_key(job, items)
+    known = known_base(job, key)  # every run compared has the same base
+    models = {"tuned": str(tuned["adapter"])} | ({} if known else {"base": None})
+    for name, tuned_dir in models.items():
         measured, used = judge_model(job, load_answer_model(base_model, tuned_dir), name, items)
         rows, flops = rows + measured, flops + used
-    rows = [{**row, "mlflow_run_id": mlflow_run_id} for row in rows]
+    rows = [{**row, "mlflow_run_id": mlflow_run_id} for row in [*known, *rows]]
     where = f"run_id = '{config.run_name}'"
     job.tables.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
     metrics = {f"{row['model']}.{row['metric']}".replace(":", "."): float(str(row["value"])) for row in rows}
     add_metrics(config, mlflow_run_id, metrics)
-    return Outcome(len(items), len(rows), dict(metrics), flops=flops)
+    return Outcome(len(items), len(rows), {**metrics, "base": {"key": key}}, flops=flops)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
 import numpy as np
+from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from equal.core.costs import inference_flops
@@ -16,7 +19,7 @@ from equal.history import collect_pairs
 from equal.io.stage import Job
 from equal.io.summary import committed
 from equal.loop import Pairs
-from equal.schemas import QA_PAIRS
+from equal.schemas import EVALUATIONS, QA_PAIRS, STAGES
 from equal.training.encoder import EncoderFactory
 from equal.training.evaluate import AnswerModel, answer_nll, generate_answers
 
@@ -57,6 +60,23 @@ def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item])
         hits = [float(exact_match(answer, item.answer)) for answer, item in zip(answers, checkable)]
         rows.append(_row(job, name, "exact_match", *mean_and_error(hits), len(checkable)))
     return rows, inference_flops(scorer.num_parameters, num_tokens)
+
+
+def base_key(job: Job, items: Sequence[Item]) -> str:
+    """What the base model's figures are a function of: model, items and how long an answer may get."""
+    config = job.config
+    parts = (config.finetune.base_model, config.evaluate.max_new_tokens, *map(repr, items))
+    return hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+
+
+def known_base(job: Job, key: str) -> list[Row]:
+    """This run's rows of the base model, where a run on this storage has measured it under the same `base_key`."""
+    marks = job.tables.read(STAGES).where("stage = 'evaluate'").orderBy("finished_at").collect()
+    newest = {mark.run_id: json.loads(mark.details).get("base", {}).get("key") for mark in marks}
+    run_id = next((run_id for run_id, found in newest.items() if found == key), None)
+    found = job.tables.read(EVALUATIONS).where((F.col("run_id") == run_id) & (F.col("model") == "base"))
+    own = {"run_id": job.config.run_name, "fingerprint": job.config.fingerprint()}
+    return [row.asDict() | own for row in (found.orderBy("metric").collect() if run_id else [])]
 
 
 def judge_pairs(job: Job, items: Sequence[Item]) -> tuple[list[Row], float]:

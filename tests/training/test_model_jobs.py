@@ -185,6 +185,15 @@ def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, stor
     run = mlflow.MlflowClient(f"sqlite:///{config.storage.root}/mlflow.db").get_run(base.mlflow_run_id)
     assert run.data.metrics["base.target_loss"] == pytest.approx(base.value)
 
+    _mark(store, "finetune", "s", "h", trained[1].details)
+    _run(evaluate, store, vary(config, run_name="s"))
+    again = {(row.model, row.metric): row for row in store.read(EVALUATIONS).where("run_id = 's'").collect()}
+    # the base is every run's: measured once; the tuned model is this run's own
+    for metric in ("target_loss", "exact_match"):
+        first, second = rows["base", metric], again["base", metric]
+        assert (second.value, second.items, second.evaluated_at) == (first.value, first.items, first.evaluated_at)
+        assert again["tuned", metric].evaluated_at > rows["tuned", metric].evaluated_at
+
 
 def test_embeddings_are_those_of_the_saved_encoder(clustered, store, config):
     encoder = EncoderFactory(f"{config.storage.root}/encoders/w", "auto", 32, 4)()

@@ -6,7 +6,8 @@ import html
 import re
 import unicodedata
 
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+#: a tag's first attribute has a value: `i < n and j > m` and an unclosed `<T` of code hold words, not tags
+_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9:-]*(?:[ \t\r\n]+[A-Za-z][A-Za-z0-9:_-]*=[^<>]*|[ \t\r\n]*/?)>")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 #: apostrophes inside a word and commas inside a number are ways of writing the same word
 _INNER = re.compile(r"['’](?<=\w.)(?=\w)|,(?<=\d,)(?=\d{3}(?!\d))")

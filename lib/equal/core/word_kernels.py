@@ -48,6 +48,9 @@ def _kinds() -> np.ndarray:
 _KINDS = _kinds()
 _LOWER = np.array([ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256)], np.uint8)
 _DIGIT = np.array([48 <= byte <= 57 for byte in range(256)])
+#: bytes of a tag's name after its first, and blanks inside a tag
+_NAME = np.array([byte < 128 and (chr(byte).isalnum() or chr(byte) in ":-") for byte in range(256)])
+_BLANK = np.array([chr(byte) in " \t\r\n" for byte in range(256)])
 #: after an ampersand they may begin an entity
 _ENTITY = np.array([chr(byte) == "#" or (byte < 128 and chr(byte).isalpha()) for byte in range(256)])
 
@@ -102,18 +105,34 @@ def _groups_digits(data: np.ndarray, at: int, start: int, stop: int) -> bool:
 
 @njit(inline="always")
 def _tag_size(data: np.ndarray, at: int, stop: int) -> int:
-    """Bytes of the tag that begins here, 0 when none does."""
+    """Bytes of the tag that begins here, 0 when none does; the rule is `ngrams._TAG`, byte by byte."""
     name = at + 1
     if name < stop and data[name] == 47:
         name += 1
-    if name >= stop or not 97 <= _LOWER[data[name]] <= 122:
-        return 0
-    for end in range(name + 1, stop):
-        if data[end] == 62:
-            return end + 1 - at
-        if data[end] == 60:
+    blank = _name_stop(data, name, stop, False)
+    end = blank
+    while end < stop and _BLANK[data[end]]:
+        end += 1
+    attribute = _name_stop(data, end, stop, True) if end > blank > name else end
+    if attribute > end:
+        if attribute == stop or data[attribute] != 61:
             return 0
-    return 0
+        end = attribute
+        while end < stop and data[end] != 60 and data[end] != 62:
+            end += 1
+    elif end < stop and data[end] == 47:
+        end += 1
+    return end + 1 - at if blank > name and end < stop and data[end] == 62 else 0
+
+
+@njit(inline="always")
+def _name_stop(data: np.ndarray, at: int, stop: int, underscores: bool) -> int:
+    """Where the name of a tag or an attribute that begins here ends; `at` when none does."""
+    if at >= stop or not 97 <= _LOWER[data[at]] <= 122:
+        return at
+    while at < stop and (_NAME[data[at]] or (underscores and data[at] == 95)):
+        at += 1
+    return at
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from peft.helpers import disable_input_dtype_casting
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -79,15 +80,13 @@ def train(
 
     Args:
         examples: (question, answer), in an order that depends on their content only.
-        base_model: directory or model name; its chat template is used.
-        output_dir: appears whole or not at all.
+        base_model: directory or model name, with a chat template; output_dir: appears whole or not at all.
         method: `lora` (all linear layers but the output head) or `full`.
         epochs: passes over the examples; parts of one are allowed.
         learning_rate: peak; cosine schedule.
         batch_size: examples a step, by accumulation; no more than there are.
         micro_batch_size: examples at once in memory; conversations over max_tokens are cut at the end.
-        lora_rank: of the adapter; lora_alpha: its scale.
-        seed: of order, initialisation and dropout.
+        lora_rank: of the adapter; lora_alpha: its scale; seed: of order, initialisation and dropout.
         on_step: called with (step, loss) as training goes.
 
     Raises:
@@ -115,7 +114,9 @@ def train(
     if not lengths:
         raise InputError(f"finetune.max_tokens: is {max_tokens}, no question leaves room for its answer; raise it")
     started = time.monotonic()
-    trainer.train()
+    # autocast rounds what enters an adapter; peft would widen it to float32 first, for nothing
+    with disable_input_dtype_casting(trainer.model, active=adapter is not None):
+        trainer.train()
     seconds = time.monotonic() - started
     _save(trainer, Path(output_dir))
     num_trained, num_frozen = (_num_weights(trainer.model, trained=moves) for moves in (True, False))
@@ -136,6 +137,8 @@ def _trainer(
     # frozen weights may be rounded; those that move by small steps may not
     dtype = best_dtype("auto") if adapter else torch.float32
     model, tokenizer = load_causal_model(base_model, "finetune.base_model", dtype)
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")  # the fused kernel's backward pass is slow on a CPU
     trainer = _AnswerTrainer(
         model=model,
         args=arguments,
