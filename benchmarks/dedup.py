@@ -34,25 +34,25 @@ def run_ours(source: Path, out: Path) -> None:
     from pyspark.sql import functions as F
 
     from equal.config import load
+    from equal.core.minhash import Permutations
     from equal.io.session import open_session
-    from equal.transforms.dedup import find_duplicates
+    from equal.transforms.dedup import band_keys, find_duplicates, find_groups
 
     config = load()
-    settings = config.deduplicate
-    spark = open_session(config.spark.partitions)
+    settings, partitions = config.deduplicate, config.spark.partitions
+    spark = open_session(partitions)
     documents = spark.read.parquet(*map(str, sorted(source.glob("*.parquet")))).select(
         F.col("id").alias("doc_id"), F.xxhash64("text").alias("content_hash"), F.length("text").alias("num_chars"),
         F.lit("").alias("source_file"), "text",
     )  # fmt: skip
-    removals = find_duplicates(
-        documents,
-        shingle_words=settings.shingle_words,
-        bands=settings.bands,
-        rows=settings.rows,
-        threshold=THRESHOLD,
-        seed=config.seed,
-        num_partitions=config.spark.partitions,
-    )
+    permutations = Permutations.seeded(bands=settings.bands, rows=settings.rows, seed=config.seed)
+    how = {"shingle_words": settings.shingle_words, "permutations": permutations}
+    # the index is written and read again, as the job does for the loads to come
+    band_keys(documents, **how).write.parquet(str(out / "band_keys"))
+    index = spark.read.parquet(str(out / "band_keys")).withColumn("fresh", F.lit(True))
+    nothing = spark.createDataFrame([], "doc_id string, kept string")
+    groups = find_groups(index, nothing, nothing, partitions)
+    removals = find_duplicates(documents, groups, threshold=THRESHOLD, num_partitions=partitions, **how)
     removals.select("doc_id", "reason", "evidence").write.parquet(str(out / "removals"))
     gone = spark.read.parquet(str(out / "removals")).select("doc_id")
     documents.join(gone, "doc_id", "left_anti").select("doc_id", "text").write.parquet(str(out / "kept"))

@@ -11,8 +11,9 @@ from equal.core.contamination import BenchmarkIndex
 from equal.io.references import load_benchmarks, write_spared
 from equal.io.stage import Job, Outcome, log, replace_removals
 from equal.io.stage import main as run_main
-from equal.schemas import DOCUMENTS, REMOVALS
-from equal.transforms.decontaminate import count_by_benchmark, find_contaminated, find_hits, spared_ngrams
+from equal.refresh import update_hits
+from equal.schemas import DOCUMENTS, REMOVALS, WITHDRAWN
+from equal.transforms.decontaminate import count_by_benchmark, find_contaminated, spared_ngrams
 from equal.transforms.documents import kept_documents
 
 
@@ -21,8 +22,11 @@ def decontaminate(job: Job) -> Outcome:
     settings = job.config.decontaminate
     benchmarks = load_benchmarks(job.config)
     index = BenchmarkIndex.build(benchmarks, ngram_words=settings.ngram_words, short_words=settings.short_words)
-    documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), "quality", "deduplicate")
-    hits = find_hits(documents, index).persist()
+    documents, removals = job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)
+    # duplicates too: another text of their group may be the one that is taken back one day
+    hits = update_hits(job, kept_documents(documents, removals, "quality"), index)
+    documents = kept_documents(documents, removals, WITHDRAWN, "quality", "deduplicate")
+    hits = kept_documents(hits, removals, WITHDRAWN, "quality", "deduplicate").persist()
     spared = spared_ngrams(hits, documents, max_document_share=settings.max_document_share).persist()
     rows = [row.asDict() for row in spared.collect()]
     write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)

@@ -1,4 +1,4 @@
-"""Bring new files into the table documents; what cannot be used becomes a row of removals with its reason.
+"""Bring new files into the table documents; what cannot be used or was taken back becomes a row of removals.
 
 Reads documents.path (JSON lines, Parquet or text files, plain or gzip) as a stream that takes each file once.
 """
@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from equal.io.source import check_source, read_new_files
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
+from equal.io.withdrawals import withdraw
 from equal.schemas import DOCUMENTS, REMOVALS, STAGE
 from equal.settings import fingerprint
 from equal.transforms.documents import clean_records, parse_records, split_records
@@ -20,34 +21,33 @@ from equal.transforms.documents import clean_records, parse_records, split_recor
 
 def ingest(job: Job) -> Outcome:
     """Check the source, then read, clean and write its new files batch by batch."""
-    settings = job.config.documents
-    schema = check_source(job.spark, settings)
+    how = job.config.documents
+    schema = check_source(job.spark, how)
+    withdrawn = withdraw(job.tables, how.withdrawn) if how.withdrawn else 0
 
     def prepare(raw: DataFrame, known: DataFrame) -> DataFrame:
-        records = parse_records(
-            raw, file_format=settings.format, id_field=settings.id_field, text_field=settings.text_field
-        )
+        records = parse_records(raw, file_format=how.format, id_field=how.id_field, text_field=how.text_field)
         return clean_records(
             records,
             known,
-            min_chars=settings.min_chars,
-            max_chars=settings.max_chars,
-            markup_patterns=settings.markup_patterns,
+            min_chars=how.min_chars,
+            max_chars=how.max_chars,
+            markup_patterns=how.markup_patterns,
         )
 
     batches = read_new_files(
         job.tables,
-        settings,
+        how,
         loader=job.config.spark.loader,
         schema=schema,
-        fingerprint=fingerprint(settings),
+        fingerprint=fingerprint(how),
         prepare=prepare,
         split=split_records,
     )
     num_documents = job.tables.read(DOCUMENTS).count()
     num_removed = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).count()
-    details = {"batches": batches, "removed": num_removed}
-    return Outcome(num_documents + num_removed, num_documents, details, unchanged=not batches)
+    details = {"batches": batches, "removed": num_removed, "withdrawn": withdrawn}
+    return Outcome(num_documents + num_removed, num_documents, details, unchanged=not batches and not withdrawn)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,20 +11,21 @@ from collections.abc import Sequence
 from equal.core.quality import QualityLimits
 from equal.io.stage import Job, Outcome, replace_removals
 from equal.io.stage import main as run_main
-from equal.schemas import DOCUMENTS
+from equal.schemas import DOCUMENTS, REMOVALS, WITHDRAWN
+from equal.transforms.documents import kept_documents
 from equal.transforms.quality import find_unfit
 
 
 def quality(job: Job) -> Outcome:
-    """Replace this stage's removals by those of the present documents."""
+    """Judge the documents that are new; what was removed before stays removed."""
     settings = job.config.quality
-    documents = job.tables.read(DOCUMENTS)
+    new = kept_documents(job.new_documents(), job.tables.read(REMOVALS), WITHDRAWN)
     limits = QualityLimits(
         settings.min_words, settings.max_symbol_share, settings.max_repeated_lines, settings.max_repeated_runs
     )
-    unfit = find_unfit(documents, limits, languages=settings.languages, blocked_sources=settings.blocked_sources)
-    counts = replace_removals(job, unfit)
-    num_documents = documents.count()
+    unfit = find_unfit(new, limits, languages=settings.languages, blocked_sources=settings.blocked_sources)
+    counts = replace_removals(job, unfit, judged=new)
+    num_documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), WITHDRAWN).count()
     return Outcome(num_documents, num_documents - sum(counts.values()), dict(counts))
 
 

@@ -44,6 +44,19 @@ GROUP BY stage, reason
 ORDER BY stage, documents DESC, reason;
 
 
+-- name: made_of_withdrawn_documents
+-- What its source took back and a run had read before: the pairs made of it, and how many of them a model was tuned on.
+SELECT w.doc_id, d.source_id, e.run_id, count(DISTINCT p.pair_id) AS pairs, count(DISTINCT s.pair_id) AS pairs_trained_on
+FROM removals w
+JOIN documents d ON d.doc_id = w.doc_id
+JOIN extractions e ON e.doc_id = w.doc_id AND e.final
+LEFT JOIN qa_pairs p ON p.doc_id = e.doc_id AND p.run_id = e.run_id
+LEFT JOIN selected_pairs s ON s.pair_id = p.pair_id AND s.run_id = p.run_id
+WHERE w.stage = 'withdrawn'
+GROUP BY w.doc_id, d.source_id, e.run_id
+ORDER BY e.run_id, w.doc_id;
+
+
 -- name: outcomes_of_extraction
 -- How each document that was read ended, run by run; the documents of a run add up to what it read.
 SELECT e.run_id, e.status, count(*) AS documents, sum(e.num_pairs) AS pairs, sum(e.num_rejected) AS pairs_rejected,

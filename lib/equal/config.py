@@ -29,6 +29,7 @@ class Spark:
 @dataclass(frozen=True)
 class Documents:
     path: str = setting(science=False)
+    withdrawn: str = setting(science=False)
     format: str = setting(choices=("jsonl", "parquet", "text"))
     id_field: str = setting()
     text_field: str = setting()

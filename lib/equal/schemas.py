@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pyspark.sql.types import (
     ArrayType,
+    BinaryType,
     BooleanType,
     DataType,
     DoubleType,
@@ -21,12 +22,16 @@ from pyspark.sql.types import (
 
 DOC_ID, TEXT, SOURCE_ID, SOURCE_FILE = "doc_id", "text", "source_id", "source_file"
 STAGE, REASON, EVIDENCE = "stage", "reason", "evidence"
+#: in place of a stage, of documents that were there and that their source has taken back
+WITHDRAWN = "withdrawn"
 CLUSTER_ID, ARM_ID, DISTANCE, EMBEDDING = "cluster_id", "arm_id", "distance", "embedding"
 RUN_ID, ITERATION, REQUEST_KEY, PAIR_ID = "run_id", "iteration", "request_key", "pair_id"
 QUESTION, ANSWER = "question", "answer"
 
 DOCUMENTS = "documents"
 REMOVALS = "removals"
+BAND_KEYS = "band_keys"
+BENCHMARK_HITS = "benchmark_hits"
 EMBEDDINGS = "embeddings"
 CENTROIDS = "centroids"
 ASSIGNMENTS = "assignments"
@@ -57,12 +62,18 @@ PAIR = _struct(
 )
 
 SCHEMAS: dict[str, StructType] = {
-    # one row a kept input record; text is cleaned
+    # one row a kept input record; batch is the load it came with; text is cleaned
     DOCUMENTS: _struct(
-        doc_id=_S, source_id=_S, source_file=_S, content_hash=_S, num_chars=_I, ingested_at=_T, text=_S
+        doc_id=_S, source_id=_S, source_file=_S, content_hash=_S, num_chars=_I, ingested_at=_T, batch=_L, text=_S
     ),
     # one row a dropped record: reason in words a person can group by, evidence as JSON
     REMOVALS: _struct(doc_id=_S, stage=_S, reason=_S, source_file=_S, evidence=_S),
+    # what later loads are compared with: the LSH band keys of the documents up to a batch, many to a row
+    BAND_KEYS: _struct(settings=_S, batch=_L, bucket=_I, band_keys=BinaryType(), doc_keys=BinaryType()),
+    # one row a document and benchmark n-gram in it, whether it led to a removal or not
+    BENCHMARK_HITS: _struct(
+        batch=_L, doc_id=_S, source_file=_S, benchmark=_S, item_id=_S, ngram=_S, key=_L, position=_I
+    ),
     EMBEDDINGS: _struct(doc_id=_S, embedding=_VECTOR),
     CENTROIDS: _struct(cluster_id=_I, num_documents=_L, fingerprint=_S, centroid=_VECTOR),
     ASSIGNMENTS: _struct(doc_id=_S, cluster_id=_I, distance=_D),
@@ -188,6 +199,8 @@ SCHEMAS: dict[str, StructType] = {
         run_id=_S,
         stage=_S,
         input_hash=_S,
+        settings_hash=_S,
+        batch=_L,
         fingerprint=_S,
         rows_in=_L,
         rows_out=_L,

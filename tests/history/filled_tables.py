@@ -86,6 +86,8 @@ def _corpus_rows(rng: np.random.Generator) -> Rows:
                 "doc_id": row["doc_id"], "source_id": f"copy/{row['doc_id'][:6]}", "source_file": "part-0.jsonl.gz",
                 "content_hash": key(text), "num_chars": len(text), "ingested_at": START, "text": text,
             })  # fmt: skip
+    # taken back after it had been read
+    removals.append(_removal("withdrawn", "withdrawn", 0, {"source_id": "a"}) | {"doc_id": doc_id(0, 0)})
     sizes = [DOCS_PER_ARM - arm for arm in range(NUM_ARMS)]
     arms = [
         {"cluster_id": arm, "num_documents": sizes[arm], "fingerprint": FINGERPRINT,
@@ -104,7 +106,13 @@ def _corpus_rows(rng: np.random.Generator) -> Rows:
     bills[4] |= {"calls": 8, "prompt_tokens": 4800, "completion_tokens": 200}  # the warm-up
     marks = [_mark("corpus", *stage) for stage in stages]
     return {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.ASSIGNMENTS: assignments, s.REMOVALS: removals,
-            s.CENTROIDS: arms, s.STAGES: marks, s.COSTS: bills}  # fmt: skip
+            s.CENTROIDS: arms, s.STAGES: marks, s.COSTS: bills, **_indexes(hit)}  # fmt: skip
+
+
+def _indexes(hit: Row) -> Rows:
+    found = [hit | {"batch": 0, "doc_id": key("decontaminate", "contaminated", n), "position": 0} for n in (9, 10)]
+    keys = {"settings": "bands=20", "batch": 0, "bucket": 0, "band_keys": bytes(8), "doc_keys": bytes(8)}
+    return {s.BENCHMARK_HITS: found, s.BAND_KEYS: [keys]}
 
 
 def _removal(stage: str, reason: str, number: int, evidence: Row) -> Row:

@@ -50,7 +50,7 @@ def test_the_parts_add_up(summary):
     assert summary["documents_extracted"] == sum(summary["outcomes"].values()) == extracted
     assert summary["llm_calls"] == extracted
     assert summary["prompt_tokens"] == 600 * extracted
-    assert summary["removed"] == {"ingest": 10, "deduplicate": 9, "decontaminate": 2}
+    assert summary["removed"] == {"ingest": 10, "withdrawn": 1, "deduplicate": 9, "decontaminate": 2}
     assert summary["arms"] == NUM_ARMS
     assert summary["iterations"] == ITERATIONS
 

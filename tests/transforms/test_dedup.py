@@ -7,14 +7,23 @@ import json
 import random
 
 import numpy as np
+from pyspark.sql import functions as F
 
 from equal.core.minhash import Permutations, jaccard, shingles
 from equal.core.ngrams import normalise
 from equal.core.texts import Texts
-from equal.transforms.dedup import find_duplicates
+from equal.transforms.dedup import band_keys, find_duplicates, find_groups
 
-SETTINGS = {"shingle_words": 3, "bands": 14, "rows": 8, "threshold": 0.75, "seed": 17}
+HOW = {"shingle_words": 3, "permutations": Permutations.seeded(bands=14, rows=8, seed=17)}
 SCHEMA = "doc_id string, content_hash string, num_chars int, source_file string, text string"
+
+
+def duplicates(frame, partitions: int) -> list:
+    """Of a corpus that comes in one load."""
+    nothing = frame.sparkSession.createDataFrame([], "doc_id string, kept string")
+    index = band_keys(frame, **HOW).withColumn("fresh", F.lit(True))
+    groups = find_groups(index, nothing, nothing, partitions)
+    return find_duplicates(frame, groups, threshold=0.75, num_partitions=partitions, **HOW).collect()
 
 
 def row(doc_id: str, text: str) -> tuple[str, str, int, str, str]:
@@ -71,7 +80,7 @@ def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
         if seed is not None:
             random.Random(seed).shuffle(rows)
         frame = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
-        found = find_duplicates(frame, num_partitions=partitions, **SETTINGS).collect()
+        found = duplicates(frame, partitions)
         results.append({tuple(r) for r in found})
     assert results[0] == results[1]
     removed = {r[0]: json.loads(r[4]) for r in results[0]}
@@ -93,4 +102,4 @@ def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
 def test_a_corpus_without_duplicates_loses_nothing(spark):
     rows = [row(str(i), f"entirely its own words {i} {i * 7} {i * 31}") for i in range(5)]
     frame = spark.createDataFrame(rows, SCHEMA)
-    assert find_duplicates(frame, num_partitions=2, **SETTINGS).collect() == []
+    assert duplicates(frame, 2) == []

@@ -60,12 +60,12 @@ def test_ids_are_of_source_id_and_normalised_text_and_do_not_depend_on_partition
 def test_a_record_that_is_already_there_becomes_a_removal_with_another_id(spark):
     (document,) = clean(spark, [("f", "1", "the text", None)]).collect()
     again = clean(spark, [("g", "1", "the  text", None), ("g", "2", "new text", None)], [document.doc_id])
-    documents, removals = split_records(again)
+    documents, removals = split_records(again, 3)
     (removed,) = removals.collect()
     assert removed.reason == "repeated_record"
     assert removed.doc_id != document.doc_id
     assert document.doc_id in removed.evidence
-    assert [r.source_id for r in documents.collect()] == ["2"]
+    assert [(r.source_id, r.batch) for r in documents.collect()] == [("2", 3)]
     assert kept_documents(documents, removals).count() == 1
 
 

@@ -18,7 +18,7 @@ from equal.core.qa import Prompt
 from equal.errors import TableError
 from equal.io.prompts import load_prompts
 from equal.io.tables import Tables
-from equal.schemas import DOCUMENTS, STAGES
+from equal.schemas import DOCUMENTS, REMOVALS, STAGES, WITHDRAWN
 
 #: what decides which documents a run reads and what it makes of them; the budget only says when it ends
 CHOICE = ("bandit", "transport", "extraction", "endpoint")
@@ -53,20 +53,24 @@ class Marks:
     Attributes:
         config: whose stages.
         rows: the marks by stage.
-        corpus_hash: of the documents' ids, the input of all that follows ingest.
+        corpus_hash: of the ids of the documents and of those withdrawn, the input of all that follows ingest.
+        batch: the newest load of documents; -1 without any.
     """
 
     config: RunConfig
     rows: Mapping[str, Mapping[str, str]]
     corpus_hash: str
+    batch: int
 
     @classmethod
     def read(cls, tables: Tables, config: RunConfig) -> Marks:
-        """Read them; two small queries."""
+        """Read them; three small queries."""
         found = sorted((row.asDict() for row in tables.read(STAGES).collect()), key=lambda row: row["finished_at"])
         rows = {row["stage"]: row for row in found if row["run_id"] == owner(config, row["stage"])}
-        ids = tables.read(DOCUMENTS).agg(F.count("*"), F.bit_xor(F.xxhash64("doc_id"))).first()
-        return cls(config, rows, "/".join(str(value) for value in ids))
+        ids = (F.count("*"), F.bit_xor(F.xxhash64("doc_id")))
+        *came, batch = tables.read(DOCUMENTS).agg(*ids, F.max("batch")).first()
+        withdrawn = tables.read(REMOVALS).where(f"stage = '{WITHDRAWN}'").agg(*ids).first()
+        return cls(config, rows, "/".join(map(str, [*came, *withdrawn])), -1 if batch is None else int(batch))
 
     def of(self, stage: str) -> Mapping[str, str]:
         """The newest mark of a stage.
@@ -107,6 +111,17 @@ class Marks:
                     "configuration, restore the settings, or choose another storage.root"
                 )
 
+    def judged_until(self, stage: str) -> int:
+        """The newest load whose documents the stage has judged with these settings; -1 for none."""
+        mark = self.rows.get(stage, {})
+        return int(mark["batch"]) if mark and mark["settings_hash"] == self.settings_hash(stage) else -1
+
+    def settings_hash(self, stage: str) -> str:
+        """Of the settings and files of a stage and of all before it, whatever the documents are."""
+        before = UPSTREAM[stage][0]
+        parts = self._settings(stage, UPSTREAM[stage][1]) + ([self.settings_hash(before)] if before else [])
+        return hashlib.blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
+
     def expected_hash(self, stage: str) -> str:
         """What the output of `stage` is a function of: its settings and its input, back to the documents."""
         return self._hash(stage, UPSTREAM[stage][1])
@@ -117,15 +132,17 @@ class Marks:
 
     def _hash(self, stage: str, sections: tuple[str, ...]) -> str:
         before = UPSTREAM[stage][0]
-        parts = [self.config.fingerprint(*sections)]
+        parts = self._settings(stage, sections)
         if before:
             parts.append(self.of(before)["input_hash"])
         if before == "ingest":  # a refresh that brought nothing leaves the corpus, and so the hash, as it was
             parts.append(self.corpus_hash)
-        parts += [_file_hash(path) for path in _files(self.config).get(stage, ())]
-        if stage in READING_STAGES:
-            parts += [prompt.version for prompt in _prompts(self.config) if prompt]
         return hashlib.blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
+
+    def _settings(self, stage: str, sections: tuple[str, ...]) -> list[str]:
+        files = [_file_hash(path) for path in _files(self.config).get(stage, ())]
+        prompts = [prompt.version for prompt in _prompts(self.config) if prompt] if stage in READING_STAGES else []
+        return [self.config.fingerprint(*sections), *files, *prompts]
 
 
 def _prompts(config: RunConfig) -> tuple[Prompt, Prompt | None]:

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from equal.io import evidence, figures
 from equal.io.summary import by_model, evaluations, spend, summarise
 from equal.io.tables import Tables
+from equal.schemas import WITHDRAWN
 
 NUM_EXAMPLES = 12
 NUM_ARMS_LISTED = 15
@@ -146,6 +147,8 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
 def _corpus_steps(summary: dict[str, Any]) -> list[tuple[str, int]]:
     removed = summary["removed"]
     steps = [("records read", summary["documents"] + removed.get("ingest", 0)), ("ingested", summary["documents"])]
+    if WITHDRAWN in removed:
+        steps.append(("not withdrawn", steps[-1][1] - removed[WITHDRAWN]))
     for stage, label in CORPUS_STEPS:
         steps.append((label, steps[-1][1] - removed.get(stage, 0)))
     return steps

@@ -37,7 +37,7 @@ _MAX_FILE_AGE = "36500d"
 _DAMAGED = re.compile(r"end of input stream|EOFException|ZipException|gzip|zlib|invalid (block|stored|distance|code)")
 
 Prepare = Callable[[DataFrame, DataFrame], DataFrame]
-Split = Callable[[DataFrame], tuple[DataFrame, DataFrame]]
+Split = Callable[[DataFrame, int], tuple[DataFrame, DataFrame]]
 
 
 def check_source(spark: SparkSession, documents: Documents) -> StructType:
@@ -95,7 +95,7 @@ def read_new_files(
         schema: from `check_source`.
         fingerprint: of the settings that shape a document.
         prepare: (raw batch, documents so far) to cleaned records.
-        split: cleaned records to (documents, removals).
+        split: cleaned records and the number of their batch to (documents, removals).
 
     Returns:
         Batches read; 0 when there were no new files.
@@ -111,7 +111,7 @@ def read_new_files(
     def write(batch: DataFrame, batch_id: int) -> None:
         cleaned = prepare(batch, tables.read(DOCUMENTS)).persist()
         try:
-            _write_batch(tables, checkpoint, batch_id, split(cleaned))
+            _write_batch(tables, checkpoint, batch_id, split(cleaned, batch_id))
             batches.append(batch_id)
         except Exception as error:
             failures.append(error)

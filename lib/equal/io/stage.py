@@ -23,7 +23,7 @@ from equal.io.marks import MODEL_STAGES, READING_STAGES, Marks, owner
 from equal.io.progress import task_progress
 from equal.io.session import open_session
 from equal.io.tables import Tables
-from equal.schemas import COSTS, REASON, REMOVALS, STAGE, STAGES
+from equal.schemas import COSTS, DOC_ID, DOCUMENTS, REASON, REMOVALS, STAGE, STAGES, WITHDRAWN
 
 log = logging.getLogger("equal")
 
@@ -70,6 +70,19 @@ class Job:
     def upstream_hash(self, stage: str) -> str:
         """The input_hash under which `stage` finished; names its artefacts, such as the tuned encoder."""
         return self.marks.of(stage)["input_hash"]
+
+    @property
+    def judged_until(self) -> int:
+        """The newest load that this stage has judged with these settings; -1 when it judges all documents now."""
+        return self.marks.judged_until(self.stage)
+
+    def new_documents(self) -> DataFrame:
+        """The documents of the loads since then."""
+        return self.tables.read(DOCUMENTS).where(F.col("batch") > self.judged_until)
+
+    def earlier_removals(self) -> DataFrame:
+        """What this stage removed with these settings before; empty when it judges all documents now."""
+        return self.tables.read(REMOVALS).where((F.col(STAGE) == self.stage) & F.lit(self.judged_until >= 0))
 
     def details(self, stage: str) -> dict[str, object]:
         """What `stage` reported about itself when it finished."""
@@ -118,12 +131,21 @@ def _says_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def replace_removals(job: Job, removals: DataFrame) -> dict[str, int]:
+def replace_removals(job: Job, removals: DataFrame, judged: DataFrame | None = None) -> dict[str, int]:
     """Make `removals` all that this stage removed; returns how many documents for each reason.
+
+    Args:
+        job: whose stage.
+        removals: rows of the table.
+        judged: doc_id of the documents looked at, where they are not all: what was removed among others stays.
 
     Raises:
         TableError: the table could not be written; it is unchanged.
     """
+    if judged is not None:
+        gone = job.tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN)
+        looked_at = judged.select(DOC_ID).union(gone.select(DOC_ID))
+        removals = removals.unionByName(job.earlier_removals().join(looked_at, DOC_ID, "left_anti"))
     job.tables.replace(REMOVALS, removals, f"stage = '{job.stage}'")
     written = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).groupBy(REASON).count().collect()
     return {row[REASON]: row["count"] for row in written}
@@ -150,7 +172,7 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
             outcome = body(Job(config, spark, tables, stage, input_hash, marks))
         seconds = time.monotonic() - started
         if not (outcome.unchanged and marks.finished(stage)):
-            _record(tables, config, stage, input_hash, outcome, seconds)
+            _record(tables, marks, stage, input_hash, outcome, seconds)
     log.info(
         "%s: %s rows in, %s rows out, %.1f s%s",
         stage,
@@ -161,7 +183,8 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
     )
 
 
-def _record(tables: Tables, config: RunConfig, stage: str, input_hash: str, outcome: Outcome, seconds: float) -> None:
+def _record(tables: Tables, marks: Marks, stage: str, input_hash: str, outcome: Outcome, seconds: float) -> None:
+    config = marks.config
     now = datetime.now(timezone.utc)
     run_id = owner(config, stage)
     if stage != "extract":  # the bandit writes its own rows, one an iteration
@@ -184,6 +207,8 @@ def _record(tables: Tables, config: RunConfig, stage: str, input_hash: str, outc
         "run_id": run_id,
         "stage": stage,
         "input_hash": input_hash,
+        "settings_hash": marks.settings_hash(stage),
+        "batch": marks.batch,
         "fingerprint": config.fingerprint(),
         "rows_in": outcome.rows_in,
         "rows_out": outcome.rows_out,

@@ -21,6 +21,7 @@ from equal.schemas import (
     REMOVALS,
     SELECTED_PAIRS,
     STAGES,
+    WITHDRAWN,
 )
 
 #: run_id of the stages that belong to the corpus and serve every run
@@ -173,5 +174,5 @@ def _seconds(tables: Tables, runs: list[str]) -> dict[str, float]:
 
 def stage_order(stage: str) -> tuple[int, str]:
     """Sort key: the place of a stage in the pipeline; unknown ones last, by name."""
-    stages = list(UPSTREAM)
+    stages = ["ingest", WITHDRAWN, *UPSTREAM]
     return (stages.index(stage) if stage in stages else len(stages), stage)

@@ -2,8 +2,10 @@
 
     texts -> band keys, packed -> (shuffle) who shares a key -> driver: groups -> (shuffle) verified texts
 
-The first pass reads texts where they lie and sends band keys only, as a few blobs a task instead of a row a key; their
-candidate groups are joined on the driver as 64-bit numbers; the second pass brings each group's texts together.
+The first pass reads texts where they lie and makes band keys, a few blobs a task instead of a row a key. They are
+kept, so that a later load is compared with them and not with texts. Candidate groups are joined on the driver as
+64-bit numbers; the last pass brings each group's texts together. A component of duplicates is a function of the texts
+in it: a load that touches one leads to the same removals as if all had come at once.
 """
 
 from __future__ import annotations
@@ -30,28 +32,60 @@ _VERIFIED = "doc_id string, source_file string, kept string, jaccard double, sam
 EXACT_DUPLICATE, NEAR_DUPLICATE = "exact_duplicate", "near_duplicate"
 
 
+def band_keys(documents: DataFrame, *, shingle_words: int, permutations: Permutations) -> DataFrame:
+    """The LSH band keys of documents, packed by bucket (a band and a share of its keys).
+
+    Args:
+        documents: doc_id, content_hash, text. They are read where they lie, without a shuffle.
+        shingle_words: words a shingle.
+        permutations: of the signatures.
+
+    Returns:
+        bucket, band_keys, doc_keys: in each row n keys and the n documents (xxhash64 of doc_id) that have them, int64.
+    """
+    texts = documents.select(
+        F.xxhash64(DOC_ID).alias("doc_key"), F.xxhash64("content_hash").alias("content_key"), TEXT
+    )
+    return texts.mapInArrow(_bander(shingle_words, permutations), "bucket int, band_keys binary, doc_keys binary")
+
+
+def settled_components(removals: DataFrame, documents: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Part earlier findings into those that still hold and those that lost a document, which must be looked at again.
+
+    Args:
+        removals: of this stage.
+        documents: doc_id of the documents that take part now.
+
+    Returns:
+        doc_id, kept of every document that was dropped for another and whose component is whole; and doc_id of the
+        documents left of the other components.
+    """
+    dropped = removals.select(DOC_ID, F.get_json_object(EVIDENCE, "$.kept").alias("kept"))
+    members = dropped.union(dropped.select("kept", "kept").distinct())
+    present = documents.select(DOC_ID)
+    broken = members.join(present, DOC_ID, "left_anti").select("kept").distinct()
+    left = members.join(broken, "kept").select(DOC_ID).join(present, DOC_ID, "left_semi")
+    return dropped.join(broken, "kept", "left_anti").select(DOC_ID, "kept"), left
+
+
 def find_duplicates(
     documents: DataFrame,
+    groups: DataFrame,
     *,
     shingle_words: int,
-    bands: int,
-    rows: int,
+    permutations: Permutations,
     threshold: float,
-    seed: int,
     num_partitions: int,
 ) -> DataFrame:
-    """Name every document that repeats another; of each group the longest text stays, then the smallest doc_id.
-
-    Runs one Spark job for the candidate groups; the result does not depend on partitioning or order.
+    """Name every document that repeats another; of each component the longest text stays, then the smallest doc_id.
 
     Args:
         documents: doc_id, content_hash, num_chars, source_file, text.
+        groups: from `find_groups`.
         shingle_words: words a shingle.
-        bands: LSH bands of `rows` signature rows each.
-        rows: rows a band.
+        permutations: those of the band keys.
         threshold: exact Jaccard of shingle sets from which two documents are one.
-        seed: of the hash functions.
-        num_partitions: tasks of both passes.
+        num_partitions: tasks.
 
     Returns:
         Rows of `removals`. Evidence holds `kept`, the document that stays, and `jaccard` to it; where a document
@@ -61,8 +95,6 @@ def find_duplicates(
         DOC_ID, SOURCE_FILE, "num_chars", TEXT,
         F.xxhash64(DOC_ID).alias("doc_key"), F.xxhash64("content_hash").alias("content_key"),
     )  # fmt: skip
-    permutations = Permutations.seeded(bands=bands, rows=rows, seed=seed)
-    groups = _candidate_groups(texts, shingle_words, permutations, num_partitions)
     found = (
         texts.join(groups, "doc_key")
         .repartition(num_partitions, "group")
@@ -76,22 +108,40 @@ def find_duplicates(
     return removals.select(*SCHEMAS[REMOVALS].fieldNames())
 
 
-def _candidate_groups(
-    texts: DataFrame, shingle_words: int, permutations: Permutations, num_partitions: int
-) -> DataFrame:
-    """doc_key, group of every document that shares a band with another, directly or through others.
+def find_groups(index: DataFrame, settled: DataFrame, reopened: DataFrame, num_partitions: int) -> DataFrame:
+    """The documents that must be compared: those that share a band with a new one, directly or through others.
 
-    Two documents may share a doc_key by chance; that only puts more documents into a group. The texts are read where
-    they lie, without a shuffle.
+    Two documents may share a doc_key by chance; that only puts more documents into a group. Runs three Spark jobs.
+
+    Args:
+        index: `band_keys` of all documents, and `fresh`: whether those of the row are new.
+        settled: doc_id, kept, from `settled_components`; a component goes into a group whole.
+        reopened: doc_id of documents that are to be compared as if they were new.
+        num_partitions: tasks.
+
+    Returns:
+        doc_key, group.
     """
-    banded = texts.select("doc_key", "content_key", TEXT).mapInArrow(
-        _bander(shingle_words, permutations), "bucket int, band_keys binary, doc_keys binary"
+    again = _keys_of(reopened, DOC_ID)[:, 0]
+    met = (
+        index.repartition(num_partitions, "bucket")
+        .groupBy("bucket")
+        .applyInPandas(lambda bucket: _meet(bucket, again), "left long, right long")
+        .toPandas()
     )
-    met = banded.repartition(num_partitions, "bucket").groupBy("bucket").applyInPandas(_meet, "left long, right long")
-    edges = met.toPandas()
-    keys, labels = candidate_groups(edges["left"].to_numpy(np.int64), edges["right"].to_numpy(np.int64))
+    edges = met.to_numpy(np.int64).reshape(-1, 2)
+    components = _keys_of(settled, DOC_ID, "kept")
+    touched = np.isin(components, edges)
+    whole = components[np.isin(components[:, 1], components[touched.any(axis=1), 1])]
+    edges = np.concatenate([edges, whole])
+    keys, labels = candidate_groups(edges[:, 0], edges[:, 1])
     found = pd.DataFrame({"doc_key": keys, "group": labels})
-    return texts.sparkSession.createDataFrame(found, "doc_key long, group long")
+    return index.sparkSession.createDataFrame(found, "doc_key long, group long")
+
+
+def _keys_of(frame: DataFrame, *columns: str) -> np.ndarray:
+    """(n, columns) int64 keys of the ids in these columns."""
+    return frame.select(*[F.xxhash64(name).alias(f"key_{name}") for name in columns]).toPandas().to_numpy(np.int64)
 
 
 def _bander(
@@ -130,15 +180,20 @@ def _packed(keys: np.ndarray, owners: np.ndarray) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=["bucket", "band_keys", "doc_keys"])
 
 
-def _meet(bucket: pd.DataFrame) -> pd.DataFrame:
-    """Edges from the lowest document of every band key to the others that have it."""
+def _meet(bucket: pd.DataFrame, again: np.ndarray) -> pd.DataFrame:
+    """Edges from the lowest document of every band key to the others that have it, where one of them is fresh."""
     keys = np.frombuffer(b"".join(bucket["band_keys"]), np.int64)
     owners = np.frombuffer(b"".join(bucket["doc_keys"]), np.int64)
+    fresh = np.repeat(bucket["fresh"].to_numpy(bool), bucket["doc_keys"].str.len().to_numpy() // 8)
+    fresh |= np.isin(owners, again)
+    asked = keys if fresh.all() else np.unique(keys[fresh])
+    chosen = np.isin(keys, asked) if len(asked) < len(keys) else np.ones(len(keys), bool)
+    keys, owners = keys[chosen], owners[chosen]
     order = np.lexsort((owners, keys))
     keys, owners = keys[order], owners[order]
-    again = np.append(False, keys[1:] == keys[:-1])
-    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))
-    return pd.DataFrame({"left": owners[first[again]], "right": owners[again]})
+    repeats = np.append(False, keys[1:] == keys[:-1])[: len(keys)]
+    first = np.maximum.accumulate(np.where(repeats, 0, np.arange(len(keys))))
+    return pd.DataFrame({"left": owners[first[repeats]], "right": owners[repeats]})
 
 
 def _verifier(

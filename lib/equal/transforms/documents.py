@@ -122,9 +122,10 @@ def clean_records(
     )  # fmt: skip
 
 
-def split_records(cleaned: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Part cleaned records into rows of `documents` and rows of `removals`."""
-    documents = cleaned.where(F.col(REASON).isNull()).withColumn("ingested_at", F.current_timestamp())
+def split_records(cleaned: DataFrame, batch: int) -> tuple[DataFrame, DataFrame]:
+    """Part the cleaned records of a batch into rows of `documents` and rows of `removals`."""
+    came = {"ingested_at": F.current_timestamp(), "batch": F.lit(batch)}
+    documents = cleaned.where(F.col(REASON).isNull()).withColumns(came)
     removals = cleaned.where(F.col(REASON).isNotNull()).withColumn(STAGE, F.lit("ingest"))
     return documents.select(*SCHEMAS[DOCUMENTS].fieldNames()), removals.select(*SCHEMAS[REMOVALS].fieldNames())
 

@@ -1,0 +1,74 @@
+"""What a later load of documents costs: only itself. The indexes of earlier loads, and what must be looked at again.
+
+A document's band keys and its benchmark n-grams depend on its text alone, so they are kept by load; a stage that has
+judged the loads up to one (`Job.judged_until`) adds those after it. What a killed job left of them is replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from equal.core.contamination import BenchmarkIndex
+from equal.core.minhash import Permutations
+from equal.errors import TableError
+from equal.io.stage import Job
+from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOC_ID
+from equal.transforms.decontaminate import find_hits
+from equal.transforms.dedup import band_keys, find_groups, settled_components
+
+
+def update_band_keys(job: Job, documents: DataFrame, permutations: Permutations) -> None:
+    """Add the band keys of the new ones among the documents to the index.
+
+    Raises:
+        TableError: the index was written with other settings.
+    """
+    how, since = job.config.deduplicate, job.judged_until
+    settings = f"shingle_words={how.shingle_words}, bands={how.bands}, rows={how.rows}, seed={job.config.seed}"
+    others = job.tables.read(BAND_KEYS).where(F.col("settings") != settings).select("settings").first()
+    if others:
+        raise TableError(
+            f"deduplicate: the index in table {BAND_KEYS} was written with {others.settings}, this configuration has "
+            f"{settings}; restore them, choose another storage.root, or empty the table to have it built anew"
+        )
+    new = documents.where(F.col("batch") > since)
+    keys = band_keys(new, shingle_words=how.shingle_words, permutations=permutations)
+    rows = keys.withColumns({"settings": F.lit(settings), "batch": F.lit(job.marks.batch)})
+    job.tables.replace(BAND_KEYS, rows, f"batch > {since}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What deduplication looks at.
+
+    Attributes:
+        groups: doc_key, group of the documents to compare.
+        judged: doc_id of those among the earlier findings that are found anew or fall; None where all are.
+    """
+
+    groups: DataFrame
+    judged: DataFrame | None
+
+
+def compare(job: Job, documents: DataFrame) -> Compared:
+    """Which documents to compare: the new ones, those they share a band with, and what their components hold."""
+    since, earlier = job.judged_until, job.earlier_removals()
+    index = job.tables.read(BAND_KEYS).withColumn("fresh", F.col("batch") > since)
+    settled, reopened = settled_components(earlier, documents)
+    groups = find_groups(index, settled, reopened, job.config.spark.partitions)
+    if since < 0:
+        return Compared(groups, None)
+    grouped = earlier.join(groups, F.xxhash64(DOC_ID) == F.col("doc_key"), "left_semi").select(DOC_ID)
+    gone = earlier.join(documents.select(DOC_ID), DOC_ID, "left_anti").select(DOC_ID)
+    return Compared(groups, grouped.union(gone).union(reopened).distinct())
+
+
+def update_hits(job: Job, documents: DataFrame, index: BenchmarkIndex) -> DataFrame:
+    """Look for benchmark n-grams in the new ones among the documents; returns the hits of all of them."""
+    since = job.judged_until
+    found = find_hits(documents.where(F.col("batch") > since), index).withColumn("batch", F.lit(job.marks.batch))
+    job.tables.replace(BENCHMARK_HITS, found, f"batch > {since}")
+    return job.tables.read(BENCHMARK_HITS)
