@@ -19,12 +19,31 @@ from decontaminate import SETS
 from dedup_peers import BUILD
 from deltalake import DeltaTable
 from passages import ensure
-from processes import measure
+from processes import Measured, measure
 from results import write
 
 ROOT = Path(__file__).resolve().parent.parent
 JOBS = ("ingest", "quality", "deduplicate", "decontaminate")
 DRIVER_MEMORY = "6g"
+
+
+def run_jobs(inputs: Path, store: Path, refs: Path) -> tuple[dict[str, float], dict[str, Measured]]:
+    """Run every job over what lies in `inputs`; seconds by the jobs' own marks, and their whole processes."""
+    sets = ", ".join(f"{name}: {refs / name}.jsonl.gz" for name in SETS)
+    settings = (
+        f"documents.path={inputs}", f"storage.root={store}", f"decontaminate.benchmarks={{{sets}}}",
+        "deduplicate.threshold=0.7",
+    )  # fmt: skip
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    processes = {}
+    for job in JOBS:
+        command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]
+        log = store.parent / f"{job}.log"
+        processes[job] = measure(command, log, {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY})
+        print(processes[job].output.strip().splitlines()[-1], flush=True)
+    marks = DeltaTable(str(store / "tables" / "stages")).to_pyarrow_table().to_pylist()
+    newest = {row["stage"]: row["seconds"] for row in sorted(marks, key=lambda row: row["finished_at"])}
+    return newest, processes
 
 
 def run(data: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -35,22 +54,9 @@ def run(data: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
     inputs.mkdir(parents=True)
     for file in source.glob("*.jsonl"):
         os.link(file, inputs / file.name)
-    sets = ", ".join(f"{name}: {data / 'refs' / name}.jsonl.gz" for name in SETS)
-    settings = (
-        f"documents.path={inputs}", f"storage.root={root / 'store'}", f"decontaminate.benchmarks={{{sets}}}",
-        "deduplicate.threshold=0.7",
-    )  # fmt: skip
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    peaks = {}
-    for job in JOBS:
-        command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]
-        done = measure(command, root / f"{job}.log", {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY})
-        peaks[job] = done.peak_gib
-        print(f"{count:,} {done.output.strip().splitlines()[-1]}", flush=True)
-    marks = DeltaTable(str(root / "store" / "tables" / "stages")).to_pyarrow_table().to_pylist()
-    seconds = {row["stage"]: row["seconds"] for row in marks}
+    seconds, processes = run_jobs(inputs, root / "store", data / "refs")
     shutil.rmtree(root)
-    return {job: seconds[job] for job in JOBS}, peaks
+    return seconds, {job: done.peak_gib for job, done in processes.items()}
 
 
 def main() -> None:

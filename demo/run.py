@@ -46,7 +46,7 @@ STEPS: list[Step] = [
 ]
 #: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
 TYPICAL_DOCS = 8000
-TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.1, 0.4, 0.1, 1.4, 1.0, 0.2, 5.1, 2.1, 0.1, 2.4, 0.9, 0.1, 2.7, 0.9)))
+TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.4, 1.0, 0.2, 4.6, 1.9, 0.1, 1.9, 0.8, 0.1, 2.2, 0.5)))
 
 
 def main() -> None:
