@@ -18,6 +18,9 @@ os.environ.setdefault("SPARK_MASTER", "local[2]")
 # fifth less of the processor than code that is compiled twice
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
+# more threads than cores wait for each other here: they should sleep, not spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 TESTS = Path(__file__).resolve().parent
 #: folders whose files share what takes long to make
 FOLDERS = ("tests/extract", "tests/history")

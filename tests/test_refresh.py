@@ -24,6 +24,9 @@ from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOCUMENTS, REMOVALS
 QUESTION = "A die is rolled twice; what is the probability that both rolls show a six at once?"
 SEED = 11
 Line = dict[str, str]
+#: what the source takes back after the first load, and what it brings anew under one of their ids
+GONE = ("d10", "d14", "d22")
+CORRECTED = {"id": GONE[0], "text": "What stands here now was written anew by somebody with better knowledge of it."}
 
 
 def corpus() -> list[Line]:
@@ -62,7 +65,7 @@ def whole(spark, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
             "quality.max_repeated_runs=1.0", "deduplicate.threshold=0.6", "spark.partitions=3",
         ]
     )  # fmt: skip
-    bring(config, corpus(), "all")
+    bring(config, [line for line in corpus() if line["id"] not in GONE] + [CORRECTED], "all")
     return config
 
 
@@ -100,7 +103,7 @@ def test_each_stage_removes_what_it_is_there_for(spark, whole):
     tables = Tables(spark, whole.storage.root)
     named = {row.doc_id: row.source_id for row in tables.read(DOCUMENTS).collect()}
     found = {named.get(row.doc_id, "-"): row.reason for row in tables.read(REMOVALS).collect()}
-    lines = {line["id"]: line["text"] for line in corpus()}
+    lines = {line["id"]: line["text"] for line in corpus() if line["id"] not in GONE}
     assert found["-"] == "unreadable_line"
     assert {i for i, text in lines.items() if QUESTION in text} <= {i for i in found if found[i] != "few_words"}
     assert {i for i, text in lines.items() if len(text.split()) < 8} == {i for i in found if found[i] == "few_words"}
@@ -112,41 +115,33 @@ def test_each_stage_removes_what_it_is_there_for(spark, whole):
     assert read_spared(f"{whole.storage.root}/decontaminate/{mark['input_hash']}.json") == frozenset()
 
 
-def test_two_loads_leave_the_removals_of_one_and_repair_what_a_killed_job_left(spark, whole, tmp_path):
-    """And so does what a source took back: it is marked, and what gave way to it takes its place."""
+def test_two_loads_and_a_withdrawal_leave_the_removals_of_one_load(spark, whole, tmp_path):
+    """And the second one repairs what a killed job left; what gave way to a withdrawn document takes its place."""
     config, lines = elsewhere(whole, tmp_path, partitions=5), corpus()
     bring(config, lines[::2], "first")
     tables = Tables(spark, config.storage.root)
+    winners = {json.loads(row[3])["kept"] for row in removed(spark, config) if row[1] == "deduplicate"}
+    taken = tables.read(DOCUMENTS).where(F.col("source_id").isin(*GONE)).collect()
+    assert winners >= {row.doc_id for row in taken}
+    assert len(taken) == 3
     kept = {name: sorted(tables.read(name).collect()) for name in (BAND_KEYS, BENCHMARK_HITS)}
     for name in kept:  # a job of the next load was killed after it had written its index
         half = tables.read(name).withColumn("batch", F.lit(1))
         tables.append(name, half.withColumn("doc_keys", F.col("band_keys")) if name == BAND_KEYS else half)
-    bring(config, lines[1::2], "second")
+
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "1.jsonl").write_text("\n".join(json.dumps({"id": name}) for name in [*GONE, "never there"]))
+    config = replace(config, documents=replace(config.documents, withdrawn=str(tmp_path / "gone")))
+    bring(config, [*lines[1::2], CORRECTED], "second")
     for name, rows in kept.items():
         assert sorted(tables.read(name).where("batch = 0").collect()) == rows
-    before = removed(spark, config)
-    assert before == removed(spark, whole)
-    assert any("chained" in row[3] for row in before)
+    after = removed(spark, config)
+    assert {row[0] for row in after if row[2] == "withdrawn"} == {row.doc_id for row in taken}
+    assert {row for row in after if row[2] != "withdrawn"} == removed(spark, whole)
+    assert any("chained" in row[3] for row in after)
     version = tables.version(REMOVALS)
     refresh(config)
     assert tables.version(REMOVALS) == version
-
-    winners = sorted({json.loads(row[3])["kept"] for row in before if row[1] == "deduplicate"})[:3]
-    gone = [row.source_id for row in tables.read(DOCUMENTS).where(F.col("doc_id").isin(*winners)).collect()]
-    (tmp_path / "gone").mkdir()
-    (tmp_path / "gone" / "1.jsonl").write_text("\n".join(json.dumps({"id": name}) for name in [*gone, "never there"]))
-    config = replace(config, documents=replace(config.documents, withdrawn=str(tmp_path / "gone")))
-    corrected = {
-        "id": gone[0],
-        "text": "What stands here now was written anew by somebody with better knowledge of it.",
-    }
-    bring(config, [corrected], "corrected")
-    after = removed(spark, config)
-    assert sum(row[2] == "withdrawn" for row in after) == 3
-    (tmp_path / "without").mkdir()
-    without = elsewhere(whole, tmp_path / "without")
-    bring(without, [line for line in lines if line["id"] not in gone] + [corrected], "rest")
-    assert {row for row in after if row[2] != "withdrawn"} == removed(spark, without)
 
     (tmp_path / "gone" / "2.jsonl").write_text('{"name": "d1"}')
     with pytest.raises(InputError, match=r"2\.jsonl has the line .* gives no id"):

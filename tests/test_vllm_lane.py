@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +57,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 def arguments(lane: dict[str, str], *extra: str) -> list[str]:
-    settings = [f"{key}={value}" for key, value in lane.items() if key not in ("key", "said")] + list(extra)
+    settings = [f"{key}={value}" for key, value in lane.items() if key != "key"] + list(extra)
     return [
         "--config",
         str(ROOT / "conf" / "demo.yml"),
@@ -67,14 +65,25 @@ def arguments(lane: dict[str, str], *extra: str) -> list[str]:
     ]
 
 
-@pytest.fixture
-def said_here(lane: dict[str, str], spark, monkeypatch, caplog) -> pytest.LogCaptureFixture:
-    """What jobs log that run in the session of the tests, for which no process has to start."""
-    monkeypatch.setenv("EQUAL_ENDPOINT_KEY", lane["key"])
-    log = logging.getLogger("equal")
-    monkeypatch.setattr(log, "handlers", [logging.NullHandler()])  # else a job gives it one of its own
-    monkeypatch.setattr(log, "propagate", True)
-    return caplog
+class Said(logging.Handler):
+    """What the jobs log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += self.format(record) + "\n"
+
+
+@pytest.fixture(scope="module")
+def said(lane: dict[str, str], spark) -> Iterator[Said]:
+    """The jobs run in the session of the tests, for which no process has to start; tests/extract has processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQUAL_ENDPOINT_KEY", lane["key"])
+        handler = Said()
+        patch.setattr(logging.getLogger("equal"), "handlers", [handler])
+        yield handler
 
 
 def rows(lane: dict[str, str], table: str) -> list[dict[str, object]]:
@@ -86,17 +95,11 @@ def versions(lane: dict[str, str], table: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(lane: dict[str, str]) -> dict[str, str]:
-    """The pipeline as a user starts it: plain Python, the key in the environment."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "pipeline.py"), *arguments(lane, "run_name=equal")],
-        env={**os.environ, "EQUAL_ENDPOINT_KEY": lane["key"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {**lane, "said": done.stderr}
+def finished(lane: dict[str, str], said: Said) -> dict[str, str]:
+    """The whole pipeline, the key in the environment."""
+    pipeline(arguments(lane, "run_name=equal"))
+    assert "pipeline: all 11 stages finished" in said.text
+    return lane
 
 
 def test_the_budget_is_met_and_every_document_has_one_outcome(finished):
@@ -126,15 +129,16 @@ def test_the_adapter_is_trained_evaluated_and_tracked(finished):
     assert Path(finished["storage.root"], "mlflow.db").is_file()
 
 
-def test_a_second_run_changes_nothing_and_asks_nothing(finished, said_here):
+def test_a_second_run_changes_nothing_and_asks_nothing(finished, said):
+    said.text = ""
     before = {table: versions(finished, table) for table in SCHEMAS}
     pipeline(arguments(finished, "run_name=equal"))
-    assert said_here.text.count("nothing to do") == 10
-    assert "ingest: no new files" in said_here.text
+    assert said.text.count("nothing to do") == 10
+    assert "ingest: no new files" in said.text
     assert {table: versions(finished, table) for table in SCHEMAS} == before
 
 
-def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished, said_here):
+def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished, said):
     before = rows(finished, "replies")
     extract(arguments(finished, "run_name=random", "bandit.strategy=random", f"budget.documents={CONTROL_BUDGET}"))
     final = [row for row in rows(finished, "extractions") if row["run_id"] == "random" and row["final"]]
@@ -145,9 +149,10 @@ def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished
     assert len(after) - len(before) == paid
 
 
-def test_the_key_is_in_no_file_no_table_and_no_line_that_was_written(finished):
+def test_the_key_is_in_no_file_no_table_and_no_line_that_was_written(finished, said):
     key = finished["key"]
-    assert key not in finished["said"]
+    assert said.text
+    assert key not in said.text
     root = Path(finished["storage.root"])
     assert [path for path in root.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
     # columns are compressed on disk
