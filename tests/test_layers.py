@@ -122,6 +122,15 @@ def test_module_imports_only_what_its_layer_may(path: Path):
     assert violations(layer, path.read_text(encoding="utf-8")) == []
 
 
+def test_cached_compiled_code_calls_none_of_another_file_that_changes():
+    """Numba would not notice the change, and a user who pulls would run the old code."""
+    cached = [path for path in LIB_FILES if "@njit(cache=True" in path.read_text(encoding="utf-8")]
+    assert len(cached) >= 3
+    for path in cached:
+        ours = {name for name in _imports(path.read_text(encoding="utf-8")) if name.startswith("equal")}
+        assert ours <= {"equal.core.mixing.mix", "equal.core.mixing.WORD_BASE"}, path
+
+
 @pytest.mark.parametrize("path", LIB_FILES, ids=_name)
 def test_nobody_imports_jobs_notebooks_or_the_demo(path: Path):
     for name in _imports(path.read_text(encoding="utf-8")):

@@ -16,7 +16,7 @@ from equal.config import RunConfig, load
 from equal.errors import InputError, TableError
 from equal.io.marks import Marks
 from equal.io.references import read_spared
-from equal.io.stage import run_stage
+from equal.io.stage import Job, Outcome, run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import CORPUS
 from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOCUMENTS, REMOVALS
@@ -152,12 +152,20 @@ def test_other_settings_judge_anew_and_refuse_an_index_that_was_not_made_with_th
     shutil.copytree(whole.storage.root, tmp_path / "store")
     config = replace(elsewhere(whole, tmp_path), documents=whole.documents)
     strict = replace(config, deduplicate=replace(config.deduplicate, threshold=1.0))
-    run_stage(strict, "deduplicate", CORPUS["deduplicate"])
+
+    def killed(job: Job) -> Outcome:
+        CORPUS[job.stage](job)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run_stage(strict, "deduplicate", killed)
     found = {row[2] for row in removed(spark, strict) if row[1] == "deduplicate"}
     assert "exact_duplicate" in found
     assert {row for row in removed(spark, strict) if row[2] == "near_duplicate"} < {
         row for row in removed(spark, whole) if row[2] == "near_duplicate"
     }
+    refresh(config)  # what the killed job wrote is not taken for these settings' own
+    assert removed(spark, config) == removed(spark, whole)
     other = replace(config, deduplicate=replace(config.deduplicate, bands=14, rows=8))
     with pytest.raises(TableError, match=r"written with shingle_words=5, bands=20, .* has shingle_words=5, bands=14,"):
         run_stage(other, "deduplicate", CORPUS["deduplicate"])

@@ -17,8 +17,9 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from equal.core import minhash_kernels as kernels
+from equal.core.mixing import scrambled
 from equal.core.texts import Texts
-from equal.core.word_kernels import scrambled
+from equal.core.word_kernels import hash_words
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -29,7 +30,7 @@ def shingle_sets(texts: Texts, shingle_words: int) -> list[np.ndarray]:
 
     A text of fewer words than a shingle has one shingle, all of it; a text without words has none.
     """
-    hashes, bounds = kernels.shingle_hashes(texts.data, texts.starts, texts.stops, shingle_words)
+    hashes, bounds = kernels.shingle_hashes(*hash_words(texts.data, texts.starts, texts.stops), shingle_words)
     return [np.unique(part) for part in np.split(hashes, bounds[1:-1])] if len(texts.starts) else []
 
 
@@ -80,7 +81,7 @@ class Permutations:
         Returns:
             (n, bands) int64 keys, different between bands, and (n,) bool: has words; keys mean nothing without.
         """
-        hashes, bounds = kernels.shingle_hashes(texts.data, texts.starts, texts.stops, shingle_words)
+        hashes, bounds = kernels.shingle_hashes(*hash_words(texts.data, texts.starts, texts.stops), shingle_words)
         signatures = kernels.minima(hashes, bounds, self.multipliers, self.offsets)
         return kernels.fold_bands(signatures, self.bands), np.diff(bounds) > 0
 

@@ -1,4 +1,4 @@
-"""The loops over every shingle, compiled: texts to shingle hashes, shingle hashes to band keys, sets to Jaccard.
+"""The loops over every shingle, compiled: word hashes to shingle hashes, shingle hashes to band keys, sets to Jaccard.
 
 Integers are unsigned and wrap, so results are equal on every machine.
 """
@@ -8,42 +8,36 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from equal.core.word_kernels import WORD_BASE, mix, word_hashes
+from equal.core.mixing import WORD_BASE, mix
 
 _S32 = np.uint64(32)
 _HIGHEST = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
-def shingle_hashes(
-    data: np.ndarray, starts: np.ndarray, stops: np.ndarray, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def shingle_hashes(words: np.ndarray, bounds: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the word shingles of many texts, in the order of the texts, repeated ones included.
 
     A text of fewer words than a shingle has one shingle, all of it; a text without words has none.
 
     Args:
-        data, starts, stops: plain texts, or words joined by spaces.
+        words, bounds: as `word_kernels.hash_words` returns them.
         width: words a shingle.
 
     Returns:
         (total,) uint64 hashes, and (n + 1,) int64 bounds: text i has those from bounds[i] to bounds[i + 1].
     """
-    room = 0
-    for i in range(len(starts)):
-        room += (stops[i] - starts[i] + 1) // 2
-    hashes, bounds = np.empty(room, np.uint64), np.zeros(len(starts) + 1, np.int64)
-    for i in range(len(starts)):
-        at = bounds[i]
-        count = word_hashes(data, starts[i], stops[i], hashes[at:])
-        words = min(width, count)
-        for first in range(at, at + count - words + 1 if count else at):
-            value = hashes[first]
-            for offset in range(1, words):
-                value = value * WORD_BASE + hashes[first + offset]
-            hashes[first] = mix(value)
-        bounds[i + 1] = at + (count - words + 1 if count else 0)
-    return hashes[: bounds[-1]], bounds
+    hashes, ends, at = np.empty(len(words), np.uint64), np.zeros(len(bounds), np.int64), 0
+    for i in range(len(bounds) - 1):
+        size = min(width, bounds[i + 1] - bounds[i])
+        for first in range(bounds[i], bounds[i + 1] - size + 1 if size else bounds[i]):
+            value = words[first]
+            for offset in range(1, size):
+                value = value * WORD_BASE + words[first + offset]
+            hashes[at] = mix(value)
+            at += 1
+        ends[i + 1] = at
+    return hashes[:at], ends
 
 
 @njit(cache=True, nogil=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from equal.core.minhash_kernels import shingle_hashes
 from equal.core.texts import Texts
+from equal.core.word_kernels import hash_words
 
 FEW_WORDS, MANY_SYMBOLS = "few_words", "many_symbols"
 REPEATED_LINES, REPEATED_RUNS = "repeated_lines", "repeated_runs"
@@ -74,8 +75,8 @@ def repeated_line_share(text: str) -> float:
 def _runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Words of each text, and the share of its runs of words that stood there before."""
     packed = Texts.of(texts)
-    _, bounds = shingle_hashes(packed.data, packed.starts, packed.stops, 1)
-    hashes, ends = shingle_hashes(packed.data, packed.starts, packed.stops, RUN_WORDS)
+    words, bounds = hash_words(packed.data, packed.starts, packed.stops)
+    hashes, ends = shingle_hashes(words, bounds, RUN_WORDS)
     repeated = np.zeros(len(texts))
     for i, (start, stop) in enumerate(pairwise(ends)):
         if stop > start:

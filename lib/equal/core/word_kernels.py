@@ -11,13 +11,10 @@ import unicodedata
 import numpy as np
 from numba import njit
 
-#: bases of the polynomial hashes of a word's bytes and of a shingle's words
+from equal.core.mixing import WORD_BASE, mix
+
+#: base of the polynomial hash of a word's bytes
 _BYTE_BASE = np.uint64(0x5851F42D4C957F2D)
-WORD_BASE = np.uint64(0xD1342543DE82EF95)
-
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
-
 
 #: what a character is to the n-gram rule (`ngrams.words`); HARD ones need the rule itself
 _SEPARATOR, _LETTER, _UNDERSCORE, _APOSTROPHE, _COMMA, _LESS, _HARD = range(7)
@@ -53,23 +50,6 @@ _NAME = np.array([byte < 128 and (chr(byte).isalnum() or chr(byte) in ":-") for 
 _BLANK = np.array([chr(byte) in " \t\r\n" for byte in range(256)])
 #: after an ampersand they may begin an entity
 _ENTITY = np.array([chr(byte) == "#" or (byte < 128 and chr(byte).isalpha()) for byte in range(256)])
-
-
-@njit(inline="always")
-def mix(value: np.uint64) -> np.uint64:
-    """Scramble 64 bits one to one (the finaliser of SplitMix64)."""
-    value = (value ^ (value >> _S30)) * _M1
-    value = (value ^ (value >> _S27)) * _M2
-    return value ^ (value >> _S31)
-
-
-@njit(cache=True)
-def scrambled(values: np.ndarray) -> np.ndarray:
-    """(n,) uint64 mixed twice, so that counters become a random stream."""
-    out = np.empty(len(values), np.uint64)
-    for i in range(len(values)):
-        out[i] = mix(mix(values[i]))
-    return out
 
 
 @njit(inline="always")
@@ -180,6 +160,20 @@ def word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int
         out[found] = mix(value + length)
         found += 1
     return found
+
+
+@njit(cache=True, nogil=True)
+def hash_words(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`word_hashes` of many texts.
+
+    Returns:
+        (total,) uint64 hashes, and (n + 1,) int64 bounds: text i has those from bounds[i] to bounds[i + 1].
+    """
+    hashes = np.empty(np.sum((stops - starts + 1) // 2), np.uint64)
+    bounds = np.zeros(len(starts) + 1, np.int64)
+    for i in range(len(starts)):
+        bounds[i + 1] = bounds[i] + word_hashes(data, starts[i], stops[i], hashes[bounds[i] :])
+    return hashes[: bounds[-1]], bounds
 
 
 @njit(cache=True, nogil=True)

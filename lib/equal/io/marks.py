@@ -113,8 +113,11 @@ class Marks:
 
     def judged_until(self, stage: str) -> int:
         """The newest load whose documents the stage has judged with these settings; -1 for none."""
-        mark = self.rows.get(stage, {})
-        return int(mark["batch"]) if mark and mark["settings_hash"] == self.settings_hash(stage) else -1
+        return -1 if stage not in self.rows or self.made_otherwise(stage) else int(self.rows[stage]["batch"])
+
+    def made_otherwise(self, stage: str) -> bool:
+        """Whether the stage has finished, but with other settings than these."""
+        return stage in self.rows and self.rows[stage]["settings_hash"] != self.settings_hash(stage)
 
     def settings_hash(self, stage: str) -> str:
         """Of the settings and files of a stage and of all before it, whatever the documents are."""

@@ -168,6 +168,8 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
         return
     started = time.monotonic()
     with run_lock(config.storage.root, owner(config, stage)):
+        if marks.made_otherwise(stage):  # else a stage killed now would leave its rows under the other settings' mark
+            tables.delete(STAGES, f"run_id = '{owner(config, stage)}' AND stage = '{stage}'")
         with nullcontext() if stage in READING_STAGES else task_progress(spark, stage):
             outcome = body(Job(config, spark, tables, stage, input_hash, marks))
         seconds = time.monotonic() - started
