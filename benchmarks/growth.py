@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,13 @@ JOBS = ("ingest", "quality", "deduplicate", "decontaminate")
 DRIVER_MEMORY = "6g"
 
 
-def run_jobs(inputs: Path, store: Path, refs: Path) -> tuple[dict[str, float], dict[str, Measured]]:
+#: job -> the command to which its arguments are added
+Launch = Callable[[Path], list[str]]
+
+
+def run_jobs(
+    inputs: Path, store: Path, refs: Path, launch: Launch = lambda job: [sys.executable, str(job)]
+) -> tuple[dict[str, float], dict[str, Measured]]:
     """Run every job over what lies in `inputs`; seconds by the jobs' own marks, and their whole processes."""
     sets = ", ".join(f"{name}: {refs / name}.jsonl.gz" for name in SETS)
     settings = (
@@ -37,7 +44,7 @@ def run_jobs(inputs: Path, store: Path, refs: Path) -> tuple[dict[str, float], d
     arguments = [part for setting in settings for part in ("--set", setting)]
     processes = {}
     for job in JOBS:
-        command = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]
+        command = [*launch(ROOT / "jobs" / f"{job}.py"), *arguments]
         log = store.parent / f"{job}.log"
         processes[job] = measure(command, log, {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY})
         print(processes[job].output.strip().splitlines()[-1], flush=True)
@@ -46,15 +53,21 @@ def run_jobs(inputs: Path, store: Path, refs: Path) -> tuple[dict[str, float], d
     return newest, processes
 
 
-def run(data: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds and peak memory in GiB of every job on a corpus of this size."""
-    source, root = ensure(data / "docs", count, BUILD), BUILD / f"growth-{count}"
+def place(data: Path, count: int, root: Path) -> Path:
+    """An empty `root` but for a folder of so many passages; returns that folder."""
+    source = ensure(data / "docs", count, BUILD)
     shutil.rmtree(root, ignore_errors=True)
     inputs = root / "in"  # the corpus also lies there as Parquet
     inputs.mkdir(parents=True)
     for file in source.glob("*.jsonl"):
         os.link(file, inputs / file.name)
-    seconds, processes = run_jobs(inputs, root / "store", data / "refs")
+    return inputs
+
+
+def run(data: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds and peak memory in GiB of every job on a corpus of this size."""
+    root = BUILD / f"growth-{count}"
+    seconds, processes = run_jobs(place(data, count, root), root / "store", data / "refs")
     shutil.rmtree(root)
     return seconds, {job: done.peak_gib for job, done in processes.items()}
 

@@ -26,9 +26,10 @@ from equal.io.stage import Body, exit_on_error, log, run_stage
 from equal.io.summary import by_model, evaluations, summarise
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
+from equal.schemas import SCHEMAS
 from model import convert
 from reference import write_reference
-from server import MODEL_NAME, Server, serve
+from server import Server, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
@@ -55,10 +56,13 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=8000, help="documents in the corpus")
     num_docs = parser.parse_args().docs
     started = time.monotonic()
+    os.chdir(ROOT)  # conf/demo.yml names its files from here, and so does whoever runs a job on them later
     with exit_on_error("demo"):
-        _begin(num_docs)
+        configs = {
+            name: load(ROOT / "conf" / "demo.yml", [f"run_name={name}", *changed]) for name, changed in RUNS.items()
+        }
+        _begin(num_docs, configs)
         model_dir = convert()
-        configs = {name: _config(name, model_dir) for name in RUNS}
         with _output_to(OUT / "spark.log"):
             open_session(configs["equal"].spark.partitions, with_models=True)
         minutes = _minutes(configs, num_docs)
@@ -71,14 +75,14 @@ def main() -> None:
         _finish(configs, started)
 
 
-def _begin(num_docs: int) -> None:
-    """Write corpus and reference set; a demo of another size, other settings or other stages starts over."""
+def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
+    """Write corpus and reference set; a demo of another size, other settings, stages or tables starts over."""
     note = OUT / "demo.json"
-    settings = {name: load(ROOT / "conf" / "demo.yml", [f"run_name={name}", *RUNS[name]]) for name in RUNS}
     wanted = {
         "docs": num_docs,
-        "settings": {name: config.fingerprint() for name, config in settings.items()},
+        "settings": {name: config.fingerprint() for name, config in configs.items()},
         "stages": [*CORPUS, *ARMS, *RUN],
+        "tables": {name: schema.simpleString() for name, schema in SCHEMAS.items()},
     }
     if note.is_file() and json.loads(note.read_text()) != wanted:
         log.info("build/demo holds a demo of another size, of other settings or of an earlier version: starting over")
@@ -105,24 +109,6 @@ def _output_to(log_path: Path) -> Iterator[None]:
         for stream, copy in zip((1, 2), saved):
             os.dup2(copy, stream)
             os.close(copy)
-
-
-def _config(name: str, model_dir: Path) -> RunConfig:
-    reference = OUT / "reference"
-    return load(
-        ROOT / "conf" / "demo.yml",
-        [
-            f"run_name={name}",
-            *RUNS[name],
-            f"storage.root={OUT}",
-            f"documents.path={OUT / 'source'}",
-            f"reference.guide={reference / 'guide.jsonl'}",
-            f"reference.held_out={reference / 'held_out.jsonl'}",
-            f"decontaminate.benchmarks={{held_out: {reference / 'held_out.jsonl'}}}",
-            f"endpoint.model={MODEL_NAME}",
-            f"finetune.base_model={model_dir}",
-        ],
-    )
 
 
 def _tables(config: RunConfig) -> Tables:

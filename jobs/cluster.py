@@ -23,23 +23,25 @@ def cluster(job: Job) -> Outcome:
     ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=largest_k(*sweep))
     require_affordable(max(ks), *sweep)
     sample = sample_to_fit(embeddings, num_docs=num_docs, fit_documents=settings.fit_documents, seed=config.seed)
-    fit, costs = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
+    fit, fits = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
+    num_fitted = sample.count()
     sample.unpersist()
-    job.tables.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids))
+    job.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids))
     assignments = job.tables.read(ASSIGNMENTS)
     sizes = {row[0]: row[1] for row in assignments.groupBy(CLUSTER_ID).agg(F.count("*")).collect()}
-    job.tables.replace(CENTROIDS, job.tables.rows(CENTROIDS, centroid_rows(fit, sizes, config.fingerprint())))
+    job.replace(CENTROIDS, job.tables.rows(CENTROIDS, centroid_rows(fit, sizes, config.fingerprint())))
     dim = fit.centroids.shape[1]
     details = {
         "k": len(fit.centroids),
         "cost": fit.cost,
         "passes": fit.iterations,
         "converged": fit.converged,
-        "elbow": {str(k): cost for k, cost in costs.items()},
+        "elbow": {str(k): tried.cost for k, tried in fits.items()},
         "dim": dim,
     }
-    passes = sum(ks) * settings.max_iterations + len(fit.centroids)
-    return Outcome(num_docs, sum(sizes.values()), details, flops=kmeans_flops(num_docs, 1, dim, passes))
+    flops = sum(kmeans_flops(num_fitted, k, dim, tried.iterations) for k, tried in fits.items())
+    flops += kmeans_flops(num_docs, len(fit.centroids), dim, 1)
+    return Outcome(num_docs, sum(sizes.values()), details, flops=flops)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

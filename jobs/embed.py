@@ -19,9 +19,9 @@ def embed(job: Job) -> Outcome:
     folder = job.path("encoders", job.upstream_hash("warm_up"))
     make_encoder = EncoderFactory(folder, settings.dtype, settings.max_tokens, settings.batch_size)
     documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS))
-    job.tables.replace(EMBEDDINGS, embed_documents(documents, make_encoder, job.config.spark.partitions))
+    job.replace(EMBEDDINGS, embed_documents(documents, make_encoder, job.config.spark.partitions))
     rows = job.tables.read(EMBEDDINGS).count()
-    # most texts reach the cut, so max_tokens is a fair upper bound of what was computed
+    # an upper bound: what a shorter text took less is not counted
     flops = inference_flops(make_encoder().num_parameters, settings.max_tokens * rows)
     return Outcome(documents.count(), rows, {"encoder": folder, "dim": make_encoder().dim}, flops=flops)
 

@@ -33,7 +33,7 @@ def evaluate(job: Job) -> Outcome:
         rows, flops = rows + measured, flops + used
     rows = [{**row, "mlflow_run_id": mlflow_run_id} for row in [*known, *rows]]
     where = f"run_id = '{config.run_name}'"
-    job.tables.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
+    job.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
     metrics = {f"{row['model']}.{row['metric']}".replace(":", "."): float(str(row["value"])) for row in rows}
     add_metrics(config, mlflow_run_id, metrics)
     return Outcome(len(items), len(rows), {**metrics, "base": {"key": key}}, flops=flops)

@@ -34,6 +34,7 @@ def finetune(job: Job) -> Outcome:
             lora_alpha=settings.lora_alpha,
             seed=config.seed,
             on_step=lambda step, loss: log_metric("loss", loss, step),
+            on_trained=job.overwrite,
         )
         log_folder(output_dir, "adapter")
     sizes = (result.num_parameters, result.num_trained, result.num_tokens)

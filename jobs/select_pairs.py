@@ -26,7 +26,7 @@ def select(job: Job) -> Outcome:
     selected = select_pairs(
         pairs, history, strategy=config.bandit.strategy, max_pairs=config.select.max_pairs, seed=config.seed
     )
-    job.tables.replace(SELECTED_PAIRS, job.tables.rows(SELECTED_PAIRS, selected), f"run_id = '{config.run_name}'")
+    job.replace(SELECTED_PAIRS, job.tables.rows(SELECTED_PAIRS, selected), f"run_id = '{config.run_name}'")
     path = job.path(config.run_name, config.select.export)
     return Outcome(len(pairs), write_conversations(path, selected), {"export": path})
 

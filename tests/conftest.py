@@ -12,7 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
-os.environ.setdefault("SPARK_MASTER", "local[2]")
+os.environ.setdefault("SPARK_MASTER", "local[2,2]")  # a task that dies is tried once more, as on a cluster
 
 # for the processes that tests start, too: most live for seconds, and code that is compiled once less well takes a
 # fifth less of the processor than code that is compiled twice

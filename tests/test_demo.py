@@ -236,15 +236,18 @@ def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path,
 
     def begin(num_docs: int) -> bool:
         """Whether what an earlier demo left is still there."""
-        demo._begin(num_docs)
+        names = {"equal": load(settings), "random": load(settings, ["bandit.strategy=random"])}
+        demo._begin(num_docs, names)
         left = root / "build" / "demo" / "left"
         kept = left.exists()
         left.touch()
         return kept
 
-    assert [begin(60), begin(60), begin(70), begin(70)] == [False, True, False, True]
     settings = root / "conf" / "demo.yml"
+    assert [begin(60), begin(60), begin(70), begin(70)] == [False, True, False, True]
     settings.write_text(settings.read_text() + "\ndeduplicate:\n  threshold: 0.8\n")
     assert [begin(70), begin(70)] == [False, True]
     monkeypatch.setattr(demo, "CORPUS", {**demo.CORPUS, "new_stage": None})
+    assert [begin(70), begin(70)] == [False, True]
+    monkeypatch.setattr(demo, "SCHEMAS", {**demo.SCHEMAS, "documents": demo.SCHEMAS["removals"]})
     assert [begin(70), begin(70)] == [False, True]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -253,8 +252,3 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> RunC
     parser.add_argument("--set", metavar="A.B=C", action="append", default=[], help="override one setting; repeatable")
     arguments = parser.parse_args(argv)
     return load(arguments.config, arguments.set)
-
-
-def vary(config: RunConfig, **sections: object) -> RunConfig:
-    """A copy with some sections or top-level values replaced; checks run again."""
-    return dataclasses.replace(config, **sections)  # type: ignore[arg-type]

@@ -73,6 +73,14 @@ def _root_is_no_folder(root: str) -> Iterator[str]:
         )
 
 
+def _key_in_address(url: str) -> Iterator[str]:
+    if "@" in url:
+        yield (
+            "endpoint.url: holds a user or a key before @, which tables and logs would show; give the key by the "
+            "environment variable of endpoint.key_env or by endpoint.key_secret"
+        )
+
+
 #: owners and folders of storage.root that are no run's
 _TAKEN = frozenset({"corpus", "tables", "spool", "locks", "encoders", "checkpoints", "decontaminate", "mlartifacts"})
 
@@ -93,5 +101,6 @@ _RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
     ("quality.languages",): _no_language_code,
     ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
     ("storage.root",): _root_is_no_folder,
+    ("endpoint.url",): _key_in_address,
     ("run_name",): _name_is_no_file_name,
 }

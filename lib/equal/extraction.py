@@ -109,8 +109,9 @@ class Extraction:
 
     @property
     def tasks(self) -> int:
-        """Tasks of an extraction: as many as run at once, so that each has all its requests in flight."""
-        return min(self.job.spark.sparkContext.defaultParallelism, self.job.config.spark.partitions)
+        """Tasks of an extraction: as many as run at once; requests in flight are shared out, one at least to each."""
+        config = self.job.config
+        return min(self.job.spark.sparkContext.defaultParallelism, config.spark.partitions, config.endpoint.in_flight)
 
     def recover(self, first_iteration: int) -> None:
         """Take over what killed processes left: their replies are kept, rows without a commit mark go."""

@@ -15,9 +15,9 @@ from equal.core.contamination import BenchmarkIndex
 from equal.core.minhash import Permutations
 from equal.errors import TableError
 from equal.io.stage import Job
-from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOC_ID
+from equal.schemas import BAND_KEYS, BENCHMARK_HITS
 from equal.transforms.decontaminate import find_hits
-from equal.transforms.dedup import band_keys, find_groups, settled_components
+from equal.transforms.dedup import band_keys, find_groups, overtaken, settled_components
 
 
 def update_band_keys(job: Job, documents: DataFrame, permutations: Permutations) -> None:
@@ -37,7 +37,7 @@ def update_band_keys(job: Job, documents: DataFrame, permutations: Permutations)
     new = documents.where(F.col("batch") > since)
     keys = band_keys(new, shingle_words=how.shingle_words, permutations=permutations)
     rows = keys.withColumns({"settings": F.lit(settings), "batch": F.lit(job.marks.batch)})
-    job.tables.replace(BAND_KEYS, rows, f"batch > {since}")
+    job.replace(BAND_KEYS, rows, f"batch > {since}")
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,12 @@ def compare(job: Job, documents: DataFrame) -> Compared:
     groups = find_groups(index, settled, reopened, job.config.spark.partitions)
     if since < 0:
         return Compared(groups, None)
-    grouped = earlier.join(groups, F.xxhash64(DOC_ID) == F.col("doc_key"), "left_semi").select(DOC_ID)
-    gone = earlier.join(documents.select(DOC_ID), DOC_ID, "left_anti").select(DOC_ID)
-    return Compared(groups, grouped.union(gone).union(reopened).distinct())
+    return Compared(groups, overtaken(earlier, documents, groups, reopened))
 
 
 def update_hits(job: Job, documents: DataFrame, index: BenchmarkIndex) -> DataFrame:
     """Look for benchmark n-grams in the new ones among the documents; returns the hits of all of them."""
     since = job.judged_until
     found = find_hits(documents.where(F.col("batch") > since), index).withColumn("batch", F.lit(job.marks.batch))
-    job.tables.replace(BENCHMARK_HITS, found, f"batch > {since}")
+    job.replace(BENCHMARK_HITS, found, f"batch > {since}")
     return job.tables.read(BENCHMARK_HITS)

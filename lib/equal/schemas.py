@@ -56,9 +56,17 @@ def _struct(**columns: DataType) -> StructType:
 _S, _I, _L, _D, _B, _T = StringType(), IntegerType(), LongType(), DoubleType(), BooleanType(), TimestampType()
 _VECTOR = ArrayType(FloatType())
 
-#: one pair as the extraction leaves it; `reason` is null when the pair counts
+#: one pair as the extraction leaves it; `reason` is null when the pair counts, `evidence` says why it does not
 PAIR = _struct(
-    pair_id=_S, passage_index=_I, accepted=_B, reason=_S, similarity=_D, question=_S, answer=_S, embedding=_VECTOR
+    pair_id=_S,
+    passage_index=_I,
+    accepted=_B,
+    reason=_S,
+    evidence=_S,
+    similarity=_D,
+    question=_S,
+    answer=_S,
+    embedding=_VECTOR,
 )
 
 SCHEMAS: dict[str, StructType] = {

@@ -107,3 +107,5 @@ def test_a_warm_up_above_the_budget_is_refused(prepared, server):
     with pytest.raises(BudgetError, match="reads 30 of 60 documents, above the budget of 20"):
         run_stage(other, "warm_up", ARMS["warm_up"])
     assert not server.bodies
+    tables = Tables(SparkSession.getActiveSession(), prepared.storage.root)
+    assert Marks.read(tables, prepared).finished("warm_up")  # what was refused took nothing away

@@ -3,68 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pyspark
 import pytest
 from deltalake import DeltaTable
 
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import RUN
 from extract_world import settings_file
+from standalone import standalone_cluster, submit_command
 
 ROOT = Path(__file__).resolve().parents[2]
-SPARK_HOME = Path(pyspark.__file__).parent
 
 pytestmark = pytest.mark.timeout(2400)  # a whole pipeline beside another process of tests
 
 
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A master and one worker on the loopback interface, ended by process id."""
-    folder = tmp_path_factory.mktemp("cluster")
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *arguments: str) -> Path:
-        log = folder / f"{name}.log"
-        command = [str(SPARK_HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}", *arguments]
-        environment = {**os.environ, "SPARK_WORKER_DIR": str(folder / "work"), "PYSPARK_PYTHON": sys.executable}
-        with log.open("wb") as file:
-            started.append(
-                subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
-            )
-        return log
-
-    def wait_for(log: Path, pattern: str) -> re.Match[str]:
-        for _ in range(240):
-            if found := re.search(pattern, log.read_text(errors="replace")):
-                return found
-            time.sleep(0.5)
-        raise AssertionError(log.read_text(errors="replace")[-2000:])
-
-    web = ("--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
-    try:
-        url = wait_for(start("master.Master", *web), r"Starting Spark master at (spark://\S+)").group(1)
-        wait_for(start("worker.Worker", *web, "-c", "2", "-m", "2g", url), r"Successfully registered with master")
+    with standalone_cluster(tmp_path_factory.mktemp("cluster"), workers=1, cores=2, memory="2g") as url:
         yield url
-    finally:
-        for process in reversed(started):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
 
 
 def submit(job: str, master: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
     """Run a job by spark-submit; returns its exit status and what it printed."""
     done = subprocess.run(
-        [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, *options, str(ROOT / "jobs" / f"{job}.py"),
-         *arguments],
+        [*submit_command(ROOT / "jobs" / f"{job}.py", master, *options), *arguments],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # spark-submit sends what a job prints to stdout, whichever it chose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import mlflow
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from equal.config import RunConfig, load, vary
+from equal.config import RunConfig, load
 from equal.core.metrics import exact_match, ratio_and_error
 from equal.errors import BudgetError, InputError
 from equal.io.marks import Marks
@@ -109,9 +110,9 @@ def test_kept_documents_are_embedded_and_clustered_by_topic(clustered, store, co
 def test_more_arms_than_the_budget_sweeps_or_than_documents_names_the_largest_k(clustered, store, config):
     before = store.version(ASSIGNMENTS)
     with pytest.raises(BudgetError, match="largest k that fits is 4"):
-        _run(cluster, store, vary(config, cluster=vary(config.cluster, k=5)))
+        _run(cluster, store, replace(config, cluster=replace(config.cluster, k=5)))
     with pytest.raises(InputError, match=f"largest k that fits is {DOCS}"):
-        _run(cluster, store, vary(config, cluster=vary(config.cluster, k=DOCS + 1)))
+        _run(cluster, store, replace(config, cluster=replace(config.cluster, k=DOCS + 1)))
     assert store.version(ASSIGNMENTS) == before
 
 
@@ -186,7 +187,7 @@ def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, stor
     assert run.data.metrics["base.target_loss"] == pytest.approx(base.value)
 
     _mark(store, "finetune", "s", "h", trained[1].details)
-    _run(evaluate, store, vary(config, run_name="s"))
+    _run(evaluate, store, replace(config, run_name="s"))
     again = {(row.model, row.metric): row for row in store.read(EVALUATIONS).where("run_id = 's'").collect()}
     # the base is every run's: measured once; the tuned model is this run's own
     for metric in ("target_loss", "exact_match"):

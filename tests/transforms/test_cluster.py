@@ -85,7 +85,8 @@ def test_equal_distances_go_to_the_smaller_cluster(embeddings, fit):
 
 def test_the_elbow_of_planted_groups_is_their_number(embeddings, fit):
     sample = sample_to_fit(embeddings, num_docs=PLANTED * EACH, fit_documents=1000, seed=3).cache()
-    chosen, costs = choose_clustering(sample, [1, 2, PLANTED, 12], seed=3, max_iterations=20)
+    chosen, fits = choose_clustering(sample, [1, 2, PLANTED, 12], seed=3, max_iterations=20)
+    costs = {k: tried.cost for k, tried in fits.items()}
     assert len(chosen.centroids) == PLANTED
     assert list(costs) == [1, 2, PLANTED, 12]
     assert costs[1] > costs[2] > costs[PLANTED] > costs[12] > 0

@@ -7,22 +7,24 @@ import json
 import random
 
 import numpy as np
+from pyspark import TaskContext
 from pyspark.sql import functions as F
 
 from equal.core.minhash import Permutations, jaccard, shingles
 from equal.core.ngrams import normalise
 from equal.core.texts import Texts
-from equal.transforms.dedup import band_keys, find_duplicates, find_groups
+from equal.schemas import REMOVALS, SCHEMAS
+from equal.transforms.dedup import band_keys, find_duplicates, find_groups, overtaken, settled_components
 
 HOW = {"shingle_words": 3, "permutations": Permutations.seeded(bands=14, rows=8, seed=17)}
 SCHEMA = "doc_id string, content_hash string, num_chars int, source_file string, text string"
 
 
-def duplicates(frame, partitions: int) -> list:
+def duplicates(frame, partitions: int, **limit: int) -> list:
     """Of a corpus that comes in one load."""
     nothing = frame.sparkSession.createDataFrame([], "doc_id string, kept string")
     index = band_keys(frame, **HOW).withColumn("fresh", F.lit(True))
-    groups = find_groups(index, nothing, nothing, partitions)
+    groups = find_groups(index, nothing, nothing, partitions, **limit)
     return find_duplicates(frame, groups, threshold=0.75, num_partitions=partitions, **HOW).collect()
 
 
@@ -76,12 +78,11 @@ def expected_kept(rows: list[tuple[str, str, int, str, str]]) -> dict[str, str]:
 def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
     rows = corpus()
     results = []
-    for partitions, seed in ((1, None), (7, 3)):
-        if seed is not None:
-            random.Random(seed).shuffle(rows)
+    for partitions, tasks, limit in ((1, 1, {}), (64, 7, {"driver_edges": 10})):
         frame = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
-        found = duplicates(frame, partitions)
+        found = duplicates(frame, tasks, **limit)
         results.append({tuple(r) for r in found})
+        random.Random(partitions).shuffle(rows)
     assert results[0] == results[1]
     removed = {r[0]: json.loads(r[4]) for r in results[0]}
     expected = expected_kept(rows)
@@ -97,6 +98,44 @@ def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
         assert evidence["jaccard"] == round(value, 6)
         assert evidence.get("chained", False) == (value < 0.75)
         assert evidence["kept"] not in removed
+
+
+def test_five_loads_in_any_order_lead_to_the_removals_of_one(spark):
+    """A later, longer twin takes the place of what was kept before, and what hung on that hangs on it."""
+    rows = corpus()
+    whole = {tuple(r) for r in duplicates(spark.createDataFrame(rows, SCHEMA), 2)}
+    random.Random(8).shuffle(rows)
+    nothing = spark.createDataFrame([], SCHEMAS[REMOVALS])
+    index, removals, changed = None, nothing, 0
+    for load in range(5):
+        new = spark.createDataFrame(rows[load::5], SCHEMA)
+        documents = spark.createDataFrame([r for i, r in enumerate(rows) if i % 5 <= load], SCHEMA)
+        fresh = band_keys(new, **HOW).withColumn("fresh", F.lit(True))
+        index = fresh if index is None else index.withColumn("fresh", F.lit(False)).union(fresh)
+        settled, reopened = settled_components(removals, documents)
+        groups = find_groups(index, settled, reopened, 1)
+        found = find_duplicates(documents, groups, threshold=0.75, num_partitions=1, **HOW)
+        stale = overtaken(removals, documents, groups, reopened)
+        before = removals
+        removals = removals.join(stale, "doc_id", "left_anti").unionByName(found).localCheckpoint()
+        changed += before.join(removals, ["doc_id", "evidence"], "left_anti").count()
+    assert {tuple(r) for r in removals.collect()} == whole
+    assert changed > 0
+
+
+def test_a_task_that_dies_half_way_and_is_tried_again_changes_nothing(spark):
+    rows = corpus()
+    frame = spark.createDataFrame(rows, SCHEMA).repartition(3)
+
+    def die_once(batches):
+        for batch in batches:
+            yield batch
+            context = TaskContext.get()
+            if context.attemptNumber() == 0 and context.partitionId() == 1:
+                raise RuntimeError("the first attempt dies")
+
+    dying = frame.mapInArrow(die_once, SCHEMA)
+    assert {tuple(r) for r in duplicates(dying, 3)} == {tuple(r) for r in duplicates(frame, 3)}
 
 
 def test_a_corpus_without_duplicates_loses_nothing(spark):

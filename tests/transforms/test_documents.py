@@ -22,11 +22,13 @@ CASES = {
 
 
 def clean(
-    spark, rows: list[tuple], known: list[str] = (), *, patterns=PATTERNS, partitions: int = 1, max_chars: int = 1000
+    spark, rows: list[tuple], known=(), gone=(), *, patterns=PATTERNS, partitions: int = 1, max_chars: int = 1000
 ):
     records = spark.createDataFrame(rows, "source_file string, source_id string, text string, reason string")
     records = records.withColumn("preview", F.substring("text", 1, 10)).repartition(partitions)
-    documents = spark.createDataFrame([(doc_id,) for doc_id in known], "doc_id string")
+    documents = spark.createDataFrame(
+        [(doc_id, doc_id in gone) for doc_id in known], "doc_id string, withdrawn boolean"
+    )
     return clean_records(records, documents, min_chars=3, max_chars=max_chars, markup_patterns=patterns)
 
 
@@ -67,6 +69,13 @@ def test_a_record_that_is_already_there_becomes_a_removal_with_another_id(spark)
     assert document.doc_id in removed.evidence
     assert [(r.source_id, r.batch) for r in documents.collect()] == [("2", 3)]
     assert kept_documents(documents, removals).count() == 1
+
+
+def test_a_withdrawn_text_may_come_again_as_a_document_of_its_own(spark):
+    (document,) = clean(spark, [("f", "1", "the text", None)]).collect()
+    again = clean(spark, [("g", "1", "the text", None)] * 2, [document.doc_id], [document.doc_id]).collect()
+    assert sorted(row.reason or "" for row in again) == ["", "repeated_record"]
+    assert len({document.doc_id, *(row.doc_id for row in again)}) == 3
 
 
 def test_kept_documents_can_be_asked_for_as_of_some_stages(spark):

@@ -23,7 +23,7 @@ from equal.config import Documents
 from equal.errors import EqualError, InputError, TableError
 from equal.io.session import on_databricks
 from equal.io.tables import Tables, failure_cause
-from equal.schemas import DOCUMENTS, REMOVALS, SOURCE_FILE
+from equal.schemas import DOC_ID, DOCUMENTS, REMOVALS, SOURCE_FILE, STAGE, WITHDRAWN
 
 log = logging.getLogger("equal")
 
@@ -94,7 +94,7 @@ def read_new_files(
         loader: `files` (Spark) or `auto_loader` (Databricks).
         schema: from `check_source`.
         fingerprint: of the settings that shape a document.
-        prepare: (raw batch, documents so far) to cleaned records.
+        prepare: (raw batch, doc_id of the documents so far and whether each was withdrawn) to cleaned records.
         split: cleaned records and the number of their batch to (documents, removals).
 
     Returns:
@@ -109,7 +109,7 @@ def read_new_files(
     failures: list[Exception] = []
 
     def write(batch: DataFrame, batch_id: int) -> None:
-        cleaned = prepare(batch, tables.read(DOCUMENTS)).persist()
+        cleaned = prepare(batch, _known(tables)).persist()
         try:
             _write_batch(tables, checkpoint, batch_id, split(cleaned, batch_id))
             batches.append(batch_id)
@@ -131,6 +131,13 @@ def read_new_files(
     if not batches:
         log.info("ingest: no new files in %s, nothing changed", documents.path)
     return len(batches)
+
+
+def _known(tables: Tables) -> DataFrame:
+    """doc_id of every document, and whether its source has taken it back."""
+    gone = tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN).select(DOC_ID, F.lit(True).alias("gone"))
+    known = tables.read(DOCUMENTS).select(DOC_ID).join(gone, DOC_ID, "left")
+    return known.select(DOC_ID, F.coalesce("gone", F.lit(False)).alias(WITHDRAWN))
 
 
 def _require_whole_files(spark: SparkSession, path: str, error: Exception) -> None:

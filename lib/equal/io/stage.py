@@ -84,6 +84,23 @@ class Job:
         """What this stage removed with these settings before; empty when it judges all documents now."""
         return self.tables.read(REMOVALS).where((F.col(STAGE) == self.stage) & F.lit(self.judged_until >= 0))
 
+    def replace(self, table: str, frame: DataFrame, where: str | None = None) -> None:
+        """Replace rows of the stage's result, those that match `where`, all when None.
+
+        Raises:
+            TableError: the table could not be written; it is unchanged.
+        """
+        self.overwrite()
+        self.tables.replace(table, frame, where)
+
+    def overwrite(self) -> None:
+        """Say that from now on the result of other settings is gone, in case this stage is killed half-way.
+
+        Their mark would else stand over what this stage wrote. Before this call a stage may refuse and lose nothing.
+        """
+        if self.marks.made_otherwise(self.stage):
+            self.tables.delete(STAGES, f"run_id = '{self.owner}' AND stage = '{self.stage}'")
+
     def details(self, stage: str) -> dict[str, object]:
         """What `stage` reported about itself when it finished."""
         return dict(json.loads(self.marks.of(stage)["details"]))
@@ -146,7 +163,7 @@ def replace_removals(job: Job, removals: DataFrame, judged: DataFrame | None = N
         gone = job.tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN)
         looked_at = judged.select(DOC_ID).union(gone.select(DOC_ID))
         removals = removals.unionByName(job.earlier_removals().join(looked_at, DOC_ID, "left_anti"))
-    job.tables.replace(REMOVALS, removals, f"stage = '{job.stage}'")
+    job.replace(REMOVALS, removals, f"stage = '{job.stage}'")
     written = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).groupBy(REASON).count().collect()
     return {row[REASON]: row["count"] for row in written}
 
@@ -168,8 +185,6 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
         return
     started = time.monotonic()
     with run_lock(config.storage.root, owner(config, stage)):
-        if marks.made_otherwise(stage):  # else a stage killed now would leave its rows under the other settings' mark
-            tables.delete(STAGES, f"run_id = '{owner(config, stage)}' AND stage = '{stage}'")
         with nullcontext() if stage in READING_STAGES else task_progress(spark, stage):
             outcome = body(Job(config, spark, tables, stage, input_hash, marks))
         seconds = time.monotonic() - started
@@ -204,7 +219,7 @@ def _record(tables: Tables, marks: Marks, stage: str, input_hash: str, outcome: 
             "money": outcome.money,
             "recorded_at": now,
         }
-        tables.replace(COSTS, tables.rows(COSTS, [cost]), f"run_id = '{run_id}' AND stage = '{stage}'")
+        tables.append(COSTS, tables.rows(COSTS, [cost]))  # what an earlier execution paid was paid
     row = {
         "run_id": run_id,
         "stage": stage,

@@ -43,7 +43,9 @@ class Tables:
         self._database = (
             schema or f"equal_{hashlib.blake2b(os.path.abspath(self.root).encode(), digest_size=5).hexdigest()}"
         )
-        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}")
+        # the folder stays empty; without it Spark would make one in the working directory
+        folder = self.path("").replace("\\", "\\\\").replace("'", "\\'")
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}" + ("" if schema else f" LOCATION '{folder}'"))
         known = {row.tableName for row in spark.sql(f"SHOW TABLES IN {self._database}").collect()}
         with ThreadPoolExecutor(_CREATE_THREADS) as pool:
             list(pool.map(self._create, [name for name in SCHEMAS if name not in known]))

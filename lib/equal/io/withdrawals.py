@@ -6,8 +6,10 @@ source id: the file and the new text are put in place, ingest runs, the old text
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -16,6 +18,8 @@ from pyspark.sql.utils import StreamingQueryException
 from equal.errors import InputError, TableError
 from equal.io.tables import Tables, failure_cause
 from equal.schemas import DOC_ID, DOCUMENTS, EVIDENCE, REASON, REMOVALS, SOURCE_FILE, SOURCE_ID, STAGE, WITHDRAWN
+
+log = logging.getLogger("equal")
 
 
 def withdraw(tables: Tables, path: str) -> int:
@@ -36,7 +40,7 @@ def withdraw(tables: Tables, path: str) -> int:
     try:
         lines = _ids(_with_file(spark.read.option("recursiveFileLookup", "true").text(path)))
         bad = lines.where(F.col(SOURCE_ID).isNull()).select("value", SOURCE_FILE).first()
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise InputError(f"documents.withdrawn: {path} cannot be read ({failure_cause(error)}); correct it") from error
     if bad:
         raise InputError(
@@ -50,7 +54,11 @@ def withdraw(tables: Tables, path: str) -> int:
         # a replay after a crash finds its own rows there
         named = _ids(batch).groupBy(SOURCE_ID).agg(F.min(SOURCE_FILE).alias("named_in"))
         removed = tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN).select(DOC_ID)
-        found = tables.read(DOCUMENTS).join(named, SOURCE_ID).join(removed, DOC_ID, "left_anti")
+        documents = tables.read(DOCUMENTS)
+        found = documents.join(named, SOURCE_ID).join(removed, DOC_ID, "left_anti")
+        unknown = named.join(documents, SOURCE_ID, "left_anti").agg(F.count("*"), F.min(SOURCE_ID)).first()
+        if unknown[0]:
+            log.warning("ingest: %d withdrawn ids name no document, such as %s", *unknown)
         evidence = F.to_json(F.struct(SOURCE_ID, "named_in")).alias(EVIDENCE)
         stage, reason = (F.lit(WITHDRAWN).alias(name) for name in (STAGE, REASON))
         tables.append(REMOVALS, found.select(DOC_ID, stage, reason, SOURCE_FILE, evidence))

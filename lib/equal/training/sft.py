@@ -75,6 +75,7 @@ def train(
     lora_alpha: int,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_trained: Callable[[], None] = lambda: None,
 ) -> SftResult:
     """Fine-tune and save the adapter (LoRA) or the model (full), with its tokenizer.
 
@@ -82,12 +83,11 @@ def train(
         examples: (question, answer), in an order that depends on their content only.
         base_model: directory or model name, with a chat template; output_dir: appears whole or not at all.
         method: `lora` (all linear layers but the output head) or `full`.
-        epochs: passes over the examples; parts of one are allowed.
-        learning_rate: peak; cosine schedule.
+        epochs: passes over the examples, parts of one allowed; learning_rate: peak of a cosine schedule.
         batch_size: examples a step, by accumulation; no more than there are.
         micro_batch_size: examples at once in memory; conversations over max_tokens are cut at the end.
         lora_rank: of the adapter; lora_alpha: its scale; seed: of order, initialisation and dropout.
-        on_step: called with (step, loss) as training goes.
+        on_step: called with (step, loss) as training goes; on_trained: before output_dir is replaced.
 
     Raises:
         InputError: there are no examples or none fits, or the model or its chat template is missing.
@@ -118,6 +118,7 @@ def train(
     with disable_input_dtype_casting(trainer.model, active=adapter is not None):
         trainer.train()
     seconds = time.monotonic() - started
+    on_trained()
     _save(trainer, Path(output_dir))
     num_trained, num_frozen = (_num_weights(trainer.model, trained=moves) for moves in (True, False))
     return SftResult(

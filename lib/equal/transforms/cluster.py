@@ -131,11 +131,10 @@ def fit_centroids(sample: DataFrame, *, k: int, seed: int, max_iterations: int) 
 
 def choose_clustering(
     sample: DataFrame, ks: Sequence[int], *, seed: int, max_iterations: int
-) -> tuple[Clustering, dict[int, float]]:
-    """Fit every k of `ks` and keep the elbow's; returns it with the cost of each."""
+) -> tuple[Clustering, dict[int, Clustering]]:
+    """Fit every k of `ks`; returns the elbow's and all."""
     fits = {k: fit_centroids(sample, k=k, seed=seed, max_iterations=max_iterations) for k in ks}
-    costs = {k: fit.cost for k, fit in fits.items()}
-    return fits[elbow(list(costs), list(costs.values()))], costs
+    return fits[elbow(list(fits), [fit.cost for fit in fits.values()])], fits
 
 
 def assign_clusters(embeddings: DataFrame, centroids: np.ndarray) -> DataFrame:

@@ -3,9 +3,10 @@
     texts -> band keys, packed -> (shuffle) who shares a key -> driver: groups -> (shuffle) verified texts
 
 The first pass reads texts where they lie and makes band keys, a few blobs a task instead of a row a key. They are
-kept, so that a later load is compared with them and not with texts. Candidate groups are joined on the driver as
-64-bit numbers; the last pass brings each group's texts together. A component of duplicates is a function of the texts
-in it: a load that touches one leads to the same removals as if all had come at once.
+kept, so that a later load is compared with them and not with texts. Candidate groups are joined as 64-bit numbers, on
+the driver while they fit there (`components`); the last pass brings each group's texts together. A component of
+duplicates is a function of the texts in it: a load that touches one leads to the same removals as if all had come at
+once.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from equal.core.minhash import Permutations, candidate_groups, shingle_sets, verify_duplicates
+from equal.core.minhash import Permutations, shingle_sets, verify_duplicates
 from equal.core.texts import Texts
 from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
 from equal.transforms.arrow import packed_texts
+from equal.transforms.components import DRIVER_EDGES, driver_components, star_components
 
 #: documents whose band keys a task holds before it sends them on; a band's keys are shared out among so many buckets
 _FLUSH_DOCUMENTS, _SHARES = 1 << 20, 8
@@ -68,6 +70,20 @@ def settled_components(removals: DataFrame, documents: DataFrame) -> tuple[DataF
     return dropped.join(broken, "kept", "left_anti").select(DOC_ID, "kept"), left
 
 
+def overtaken(removals: DataFrame, documents: DataFrame, groups: DataFrame, reopened: DataFrame) -> DataFrame:
+    """doc_id of earlier findings that no longer count: found anew in a group, freed, or of a document that is gone.
+
+    Args:
+        removals: of this stage.
+        documents: doc_id of the documents that take part now.
+        groups: from `find_groups`.
+        reopened: from `settled_components`.
+    """
+    grouped = removals.join(groups, F.xxhash64(DOC_ID) == F.col("doc_key"), "left_semi").select(DOC_ID)
+    gone = removals.join(documents.select(DOC_ID), DOC_ID, "left_anti").select(DOC_ID)
+    return grouped.union(gone).union(reopened).distinct()
+
+
 def find_duplicates(
     documents: DataFrame,
     groups: DataFrame,
@@ -108,40 +124,36 @@ def find_duplicates(
     return removals.select(*SCHEMAS[REMOVALS].fieldNames())
 
 
-def find_groups(index: DataFrame, settled: DataFrame, reopened: DataFrame, num_partitions: int) -> DataFrame:
+def find_groups(
+    index: DataFrame, settled: DataFrame, reopened: DataFrame, num_partitions: int, driver_edges: int = DRIVER_EDGES
+) -> DataFrame:
     """The documents that must be compared: those that share a band with a new one, directly or through others.
 
-    Two documents may share a doc_key by chance; that only puts more documents into a group. Runs three Spark jobs.
+    Two documents may share a doc_key by chance; that only puts more documents into a group. Runs Spark jobs.
 
     Args:
         index: `band_keys` of all documents, and `fresh`: whether those of the row are new.
         settled: doc_id, kept, from `settled_components`; a component goes into a group whole.
         reopened: doc_id of documents that are to be compared as if they were new.
         num_partitions: tasks.
+        driver_edges: pairs of documents that share a band above which they stay on the executors.
 
     Returns:
         doc_key, group.
     """
-    again = _keys_of(reopened, DOC_ID)[:, 0]
+    again = reopened.select(F.xxhash64(DOC_ID)).toPandas().to_numpy(np.int64)[:, 0]
+    known = settled.select(F.xxhash64(DOC_ID).alias("left"), F.xxhash64("kept").alias("right"))
     met = (
         index.repartition(num_partitions, "bucket")
         .groupBy("bucket")
         .applyInPandas(lambda bucket: _meet(bucket, again), "left long, right long")
-        .toPandas()
+        .persist()
     )
-    edges = met.to_numpy(np.int64).reshape(-1, 2)
-    components = _keys_of(settled, DOC_ID, "kept")
-    touched = np.isin(components, edges)
-    whole = components[np.isin(components[:, 1], components[touched.any(axis=1), 1])]
-    edges = np.concatenate([edges, whole])
-    keys, labels = candidate_groups(edges[:, 0], edges[:, 1])
-    found = pd.DataFrame({"doc_key": keys, "group": labels})
-    return index.sparkSession.createDataFrame(found, "doc_key long, group long")
-
-
-def _keys_of(frame: DataFrame, *columns: str) -> np.ndarray:
-    """(n, columns) int64 keys of the ids in these columns."""
-    return frame.select(*[F.xxhash64(name).alias(f"key_{name}") for name in columns]).toPandas().to_numpy(np.int64)
+    try:
+        join = driver_components if met.count() <= driver_edges else star_components
+        return join(met, known)
+    finally:
+        met.unpersist()
 
 
 def _bander(

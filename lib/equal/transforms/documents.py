@@ -18,7 +18,19 @@ from sparknlp.annotator import DocumentNormalizer
 from sparknlp.base import DocumentAssembler
 
 from equal.core.ngrams import normalise
-from equal.schemas import DOC_ID, DOCUMENTS, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, SOURCE_ID, STAGE, TEXT
+from equal.schemas import (
+    DOC_ID,
+    DOCUMENTS,
+    EVIDENCE,
+    REASON,
+    REMOVALS,
+    SCHEMAS,
+    SOURCE_FILE,
+    SOURCE_ID,
+    STAGE,
+    TEXT,
+    WITHDRAWN,
+)
 
 UNREADABLE_LINE, WRONG_ENCODING = "unreadable_line", "wrong_encoding"
 NULL_TEXT, BLANK_TEXT, TOO_SHORT, TOO_LONG = "null_text", "blank_text", "too_short", "too_long"
@@ -93,7 +105,8 @@ def clean_records(
 
     Args:
         records: as `parse_records` returns them.
-        known: doc_id of the documents of earlier batches.
+        known: doc_id of the documents of earlier batches, and whether each was `withdrawn`: that one's text may
+            come again, as a document of its own.
         min_chars: fewest characters of a cleaned text.
         max_chars: most characters of a text as it came; longer ones are not cleaned.
         markup_patterns: Java regular expressions; each match becomes a space.
@@ -179,14 +192,15 @@ def _identify(records: DataFrame, known: DataFrame) -> DataFrame:
     reason, identity, copy = F.col(REASON), F.col("identity"), F.col("copy")
     ids = _identities(REASON, SOURCE_ID, TEXT, SOURCE_FILE, "preview")
     hashed = records.withColumn("ids", ids).select("*", "ids.identity", "ids.content_hash").drop("ids")
-    joined = hashed.join(known.select(F.col(DOC_ID).alias("identity"), F.lit(True).alias("known")), "identity", "left")
+    joined = hashed.join(known.select(F.col(DOC_ID).alias("identity"), WITHDRAWN), "identity", "left")
     numbered = joined.withColumn(
         "copy", F.row_number().over(Window.partitionBy("identity").orderBy(SOURCE_FILE, TEXT, "preview"))
     )
-    repeated = reason.isNull() & (F.col("known").isNotNull() | (copy > 1))
+    repeated = reason.isNull() & (~F.coalesce(WITHDRAWN, F.lit(True)) | (copy > 1))
+    taken = F.col(WITHDRAWN).isNotNull() | (copy > 1)
     extra = F.substring(F.sha2(F.concat_ws("|", identity, SOURCE_FILE, copy.cast("string")), 256), 1, 32)
     return (
         numbered.withColumn("repeats", F.when(repeated, identity))
         .withColumn(REASON, F.when(repeated, REPEATED_RECORD).otherwise(reason))
-        .withColumn(DOC_ID, F.when(F.col("repeats").isNotNull() | (copy > 1), extra).otherwise(identity))
+        .withColumn(DOC_ID, F.when(taken, extra).otherwise(identity))
     )

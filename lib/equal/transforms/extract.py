@@ -212,6 +212,7 @@ def _pair(pair: Pair, doc_id: str) -> dict[str, Any]:
         "passage_index": pair.passage.index,
         "accepted": not pair.reason,
         "reason": pair.reason or None,
+        "evidence": pair.evidence or None,
         "similarity": pair.similarity,
         "question": pair.question,
         "answer": pair.answer,

@@ -1,0 +1,82 @@
+"""The corpus jobs on a standalone cluster of two workers beside the same jobs in one local process. One table.
+
+Both are submitted in the same way and have two cores for tasks: two executors of one core, or `local[2]`; the cluster
+has three more processes of Java (driver, master, workers) on the same machine. A job's seconds are those of its mark.
+
+    python benchmarks/cluster_mode.py --data ../shared/data --count 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from dedup_peers import BUILD
+from growth import JOBS, ROOT, place, run_jobs
+from refresh import removed, wall
+from results import write
+
+sys.path.insert(0, str(ROOT / "demo"))
+
+from standalone import standalone_cluster, submit_command
+
+REPEATS = 3
+OPTIONS = ("--properties-file", str(ROOT / "conf" / "spark.conf"), "--driver-memory", "4g")
+
+
+def main() -> None:
+    """Measure, print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with docs/ and refs/")
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    arguments = parser.parse_args()
+    os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    root = BUILD / "cluster_mode"
+    inputs = place(arguments.data, arguments.count, root)
+    seconds: dict[str, list[dict[str, float]]] = {"local[2]": [], "two workers": []}
+    walls: dict[str, list[float]] = {name: [] for name in seconds}
+    equal = True
+    with standalone_cluster(root, workers=2, cores=1, memory="3g") as url:
+        cluster = (*OPTIONS, "--executor-memory", "3g")
+        for _ in range(arguments.repeats):
+            stores = {}
+            for name, master, options in (("local[2]", "local[2]", OPTIONS), ("two workers", url, cluster)):
+                stores[name] = root / name.replace(" ", "-")
+                shutil.rmtree(stores[name], ignore_errors=True)
+                found, processes = run_jobs(
+                    inputs, stores[name], arguments.data / "refs",
+                    lambda job, master=master, options=options: submit_command(job, master, *options),
+                )  # fmt: skip
+                seconds[name].append(found)
+                walls[name].append(wall(processes))
+            equal = equal and removed(stores["local[2]"]) == removed(stores["two workers"])
+    report(arguments.count, seconds, walls, equal)
+    shutil.rmtree(root)
+
+
+def report(count: int, seconds: dict[str, list[dict[str, float]]], walls: dict[str, list[float]], equal: bool) -> None:
+    """Print and keep the table."""
+    totals = {name: [sum(run[job] for job in JOBS) for run in runs] for name, runs in seconds.items()}
+    print(f"{count:,} passages, seconds, median (least to most)")
+    for name, runs in totals.items():
+        whole = statistics.median(walls[name])
+        print(f"{name:14}{statistics.median(runs):>8.1f} ({min(runs):.1f} to {max(runs):.1f}), processes {whole:.1f}")
+    ratio = statistics.median(totals["two workers"]) / statistics.median(totals["local[2]"])
+    print(f"time ratio {ratio:.2f}, same removals: {equal}")
+    write(
+        "cluster_mode",
+        {
+            "documents": count, "time_ratio": round(ratio, 3), "tables_equal": equal,
+            "seconds": {name: [round(value, 1) for value in runs] for name, runs in totals.items()},
+            "process_seconds": {name: [round(value, 1) for value in runs] for name, runs in walls.items()},
+        },
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
