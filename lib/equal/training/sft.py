@@ -84,9 +84,9 @@ def train(
         base_model: directory or model name, with a chat template; output_dir: appears whole or not at all.
         method: `lora` (all linear layers but the output head) or `full`.
         epochs: passes over the examples, parts of one allowed; learning_rate: peak of a cosine schedule.
-        batch_size: examples a step, by accumulation; no more than there are.
-        micro_batch_size: examples at once in memory; conversations over max_tokens are cut at the end.
-        lora_rank: of the adapter; lora_alpha: its scale; seed: of order, initialisation and dropout.
+        batch_size: examples a step, by accumulation; micro_batch_size: of them at once in memory.
+        max_tokens: longer conversations are cut at the end; seed: of order, initialisation and dropout.
+        lora_rank: of the adapter; lora_alpha: its scale.
         on_step: called with (step, loss) as training goes; on_trained: before output_dir is replaced.
 
     Raises:
@@ -104,8 +104,7 @@ def train(
         max_length=max_tokens,
         seed=seed,
         data_seed=seed,
-        **_FIXED,
-        **_hardware(),
+        **(_FIXED | _hardware()),
     )
     adapter = _lora(lora_rank, lora_alpha) if method == "lora" else None
     recorder = _Recorder(on_step)
