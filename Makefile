@@ -6,6 +6,7 @@ PYTHON := $(shell for p in python3.11 python3 python; do \
 UV_VERSION := 0.13.8
 DOCS ?= 8000
 CONFIG ?= conf/demo.yml
+DATA ?= ../shared/data
 
 BIN := .venv/bin
 UV := $(BIN)/uv
@@ -16,7 +17,7 @@ MODEL := .cache/models/smollm2-135m-instruct/config.json
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint history report mlflow wheel setup lock preflight
+.PHONY: help demo test bench lint history report mlflow wheel setup lock preflight
 
 help:  ## this list
 	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
@@ -27,6 +28,16 @@ demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 
 
 test: setup lint  ## lint, types and every test, real vLLM server included
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=15
+
+bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs/ and refs/, and nothing else running
+	$(BIN)/python benchmarks/reward_update.py
+	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 100000
+	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 1000000 --repeats 1
+	$(BIN)/python benchmarks/decontaminate.py --data $(DATA)
+	$(BIN)/python benchmarks/growth.py --data $(DATA)
+	$(BIN)/python benchmarks/refresh.py --data $(DATA)
+	$(BIN)/python benchmarks/cluster_mode.py --data $(DATA)
+	$(BIN)/python benchmarks/clustering.py
 
 lint: $(MAIN)  ## ruff and mypy only
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Deduplication from files to files: ours beside rensa, datatrove and datasketch, on one corpus with planted pairs.
+"""Deduplication from files to files: ours beside rensa, text-dedup, datatrove and datasketch, with planted pairs.
 
 Every side is a whole process, from its start to its last file. Ours reads Parquet, finds exact and near duplicates
 and verifies each by its exact Jaccard, and writes what stays as Parquet, by the same transform as the job. A peer
@@ -6,7 +6,7 @@ reads JSON lines and writes what stays as JSON lines; none of them verifies. Rec
 Precision: removed passages that have a partner at the threshold among all others, by plain sets.
 
     python benchmarks/dedup.py --data ../shared/data/docs --count 100000
-    python benchmarks/dedup.py --data ../shared/data/docs --count 1000000 --peers rensa
+    python benchmarks/dedup.py --data ../shared/data/docs --count 1000000 --repeats 1
 """
 
 from __future__ import annotations

@@ -52,6 +52,26 @@ with (out / "kept.jsonl").open("wb") as kept:
             number += 1
 """,
     ),
+    "text-dedup": (
+        ["text-dedup==0.4.0", "orjson"],
+        """
+import sys, pathlib, orjson
+from datasets import load_from_disk
+from text_dedup.minhash import main
+source, out = map(pathlib.Path, sys.argv[1:])
+if __name__ == "__main__":
+    options = {
+        "path": "json", "data_files": str(source / "*.jsonl"), "split": "train", "column": "text",
+        "cache_dir": str(out / "cache"), "output": str(out / "arrow"), "ngram": "5", "threshold": "0.7",
+        "num_perm": "128", "hash_func": "xxh3", "num_proc": "2", "batch_size": "10000", "use_auth_token": "false",
+    }
+    main([part for name, value in options.items() for part in ("--" + name, value)], standalone_mode=False)
+    with (out / "kept.jsonl").open("wb") as kept:  # it leaves Arrow files
+        for batch in load_from_disk(str(out / "arrow")).iter(batch_size=10000):
+            for pair in zip(batch["id"], batch["text"]):
+                kept.write(orjson.dumps(dict(zip(("id", "text"), pair))) + bytes([10]))
+""",
+    ),
     "datatrove": (
         ["datatrove[io,processing]==0.10.0", "orjson", "spacy"],
         """

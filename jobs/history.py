@@ -11,7 +11,7 @@ from equal.config import parse_arguments
 from equal.errors import TableError
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error
-from equal.io.tables import Tables
+from equal.io.tables import Tables, require_tables
 from equal.schemas import ITERATIONS
 
 #: of an answer; one with more columns is printed downwards
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the job from the command line."""
     with exit_on_error("history"):
         config = parse_arguments(argv, __doc__)
+        require_tables(config.storage.root, config.storage.schema)
         tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
         if tables.read(ITERATIONS).isEmpty():
             raise TableError(f"iterations: none under storage.root={config.storage.root}; run jobs/extract.py first")
         for query in read_queries():
             print(f"\n{query.name.replace('_', ' ')}\n{query.why}")
-            answer = tables.spark.sql(query.sql)
-            answer.show(ROWS, WIDTH, vertical=len(answer.columns) > COLUMNS)
+            (answer := tables.spark.sql(query.sql)).show(ROWS, WIDTH, vertical=len(answer.columns) > COLUMNS)
 
 
 if __name__ == "__main__":

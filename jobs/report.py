@@ -11,13 +11,14 @@ from equal.io.report import write_report
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error, log
 from equal.io.summary import find_control, summarise
-from equal.io.tables import Tables
+from equal.io.tables import Tables, require_tables
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the job from the command line."""
     with exit_on_error("report"):
         config = parse_arguments(argv, __doc__)
+        require_tables(config.storage.root, config.storage.schema)
         tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
         control = find_control(tables, config.run_name)
         root = Path(config.storage.root)

@@ -140,3 +140,10 @@ def test_the_job_prints_every_question_with_its_answer(history_root, capsys):
     for query in QUERIES.values():
         assert f"{query.name.replace('_', ' ')}\n{query.why}\n" in printed
     assert "near_duplicate" in printed
+
+
+def test_a_root_without_tables_is_named_and_stays_as_it_is(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--set", f"storage.root={tmp_path}"])
+    assert f"storage.root: {tmp_path} holds no tables" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

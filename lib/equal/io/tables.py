@@ -117,6 +117,16 @@ class Tables:
         return frame.select(*[F.col(c).cast(schema[c].dataType).alias(c) for c in schema.fieldNames()])
 
 
+def require_tables(root: str, schema: str) -> None:
+    """Check that there are tables to read, before a job that only reads makes empty ones.
+
+    Raises:
+        TableError: the root holds none.
+    """
+    if not schema and not (Path(root) / "tables").is_dir():
+        raise TableError(f"storage.root: {root} holds no tables; correct it, or run jobs/ingest.py there first")
+
+
 @contextmanager
 def _failing(table: str) -> Iterator[None]:
     """Turn what Spark throws at a write into one line."""
