@@ -34,13 +34,15 @@ def warm_up(job: Job) -> Outcome:
     details |= {name: getattr(alignment, name) for name in ("mrr_before", "mrr_after", "loss_before", "loss_after")}
     details["note"] = alignment.note
     log_warm_up(config, details, alignment.losses)
-    spent = sample.extracted
-    tokens = (spent.paid_prompt_tokens, spent.paid_completion_tokens)
-    flops = inference_flops(config.endpoint.model_parameters, sum(tokens))
+    paid = {
+        name: sum(getattr(part, f"paid_{name}") for part in sample.parts)
+        for name in ("prompt_tokens", "completion_tokens", "money")
+    }
+    flops = inference_flops(config.endpoint.model_parameters, paid["prompt_tokens"] + paid["completion_tokens"])
     flops += training_flops(alignment.num_parameters, alignment.num_tokens)
-    calls = (spent.calls, spent.cached_calls)
+    calls = {name: sum(getattr(part, name) for part in sample.parts) for name in ("calls", "cached_calls")}
     return Outcome(
-        sample.num_docs, len(sample.pairs), details, *calls, *tokens, flops, spent.paid_money, sample.num_read
+        sample.num_docs, len(sample.pairs), details, flops=flops, documents=sample.num_read, **calls, **paid
     )
 
 

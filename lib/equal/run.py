@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import pairwise
 
 from pyspark.sql import functions as F
 from tqdm import tqdm
@@ -33,20 +34,21 @@ class Sample:
         num_docs: documents of the corpus.
         num_read: documents read.
         pairs: (doc_id, document text, pair text), in order of pair_id.
-        extracted: calls and tokens spent.
+        parts: calls and tokens spent.
     """
 
     num_docs: int
     num_read: int
     pairs: list[tuple[str, str, str]]
-    extracted: Extracted
+    parts: list[Extracted]
 
 
 def read_sample(job: Job, run_id: str) -> Sample:
     """Extract from the first `warm_up.fraction` of the documents in hash order, a uniform sample.
 
     Raises:
-        BudgetError: the sample alone is above the document budget.
+        BudgetError: the sample alone is above the document budget or, as its first documents show, above that of
+            tokens or money; their replies are kept.
     """
     config, settings = job.config, job.config.warm_up
     documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)).select(DOC_ID, "text")
@@ -55,15 +57,23 @@ def read_sample(job: Job, run_id: str) -> Sample:
         num_docs = documents.count()
         num_read = round(settings.fraction * num_docs) if settings.enabled else 0
         _require_within_budget(config, num_read, num_docs)
-        sample = first_documents(documents, seed=config.seed, start=0, stop=num_read)
         reading.recover(WARM_UP_ITERATION)
-    without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
+    limited = config.budget.tokens or config.budget.money
+    ends = sorted({min(config.endpoint.in_flight, num_read), num_read}) if limited else [num_read]
     bar = tqdm(total=num_read, desc="warm_up", unit="doc", leave=False, dynamic_ncols=True)
-    with bar, reading_progress(bar, reading.spool.count, num_read):
-        extracted = reading.read(WARM_UP_ITERATION, without_arm)
+    parts: list[Extracted] = []
+    with bar:
+        for number, (start, stop) in enumerate(pairwise([0, *ends]), start=WARM_UP_ITERATION):
+            sample = first_documents(documents, seed=config.seed, start=start, stop=stop)
+            without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
+            with reading_progress(bar, reading.spool.count, stop - start):
+                parts.append(reading.read(number, without_arm))
+            bar.update(stop - start)
+            if stop < num_read:
+                _require_affordable_sample(config, parts[0], stop, num_read)
     pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
     rows = pairs.select(DOC_ID, "text", "question", "answer").collect()
-    return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], extracted)
+    return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], parts)
 
 
 def _require_within_budget(config: RunConfig, num_read: int, num_docs: int) -> None:
@@ -74,6 +84,20 @@ def _require_within_budget(config: RunConfig, num_read: int, num_docs: int) -> N
             f"the budget of {budget}; set warm_up.fraction={budget / num_docs / 2:.1g} or lower, or raise "
             "budget.documents or budget.fraction"
         )
+
+
+def _require_affordable_sample(config: RunConfig, first: Extracted, num_first: int, num_read: int) -> None:
+    """Refuse the rest of a sample that its first documents show to be too dear."""
+    took = {"tokens": first.prompt_tokens + first.completion_tokens, "money": first.money}
+    share = config.warm_up.fraction
+    for name, used in took.items():
+        limit, needed = getattr(config.budget, name), used / num_first * num_read
+        if limit and needed > limit:
+            raise BudgetError(
+                f"warm_up.fraction: is {share:g}; the first {num_first} of its {num_read} documents took {used:,.6g} "
+                f"{name}, so all would take about {needed:,.6g}, above budget.{name}={limit:g}; set warm_up.fraction="
+                f"{share * limit / needed / 2:.1g} or lower, or raise budget.{name}; what was paid for is kept"
+            )
 
 
 def run_to_budget(job: Job) -> Outcome:

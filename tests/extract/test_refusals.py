@@ -15,6 +15,7 @@ from equal.io.stage import Job, run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
 from equal.schemas import ITERATIONS
+from extract_world import IN_FLIGHT
 
 
 def test_a_second_process_on_one_run_name_is_refused_before_it_asks_anything(prepared, server):
@@ -98,6 +99,19 @@ def test_a_reference_set_that_is_not_there_is_named_before_anything_is_asked(pre
     with pytest.raises(InputError, match=message):
         run_stage(other, "extract", RUN["extract"])
     assert not server.bodies
+
+
+def test_a_warm_up_that_proves_too_dear_for_the_token_budget_ends_after_its_first_documents(config, server):
+    """And its replies serve when the budget allows it."""
+    server.bodies.clear()
+    other = replace(config, warm_up=replace(config.warm_up, fraction=0.2))
+    dear = replace(other, budget=replace(other.budget, tokens=100))
+    with pytest.raises(BudgetError, match=r"first 4 of its 12 documents took .* tokens.*above budget\.tokens=100"):
+        run_stage(dear, "warm_up", ARMS["warm_up"])
+    assert len(server.bodies) <= IN_FLIGHT
+    run_stage(replace(other, budget=replace(other.budget, tokens=10**6)), "warm_up", ARMS["warm_up"])
+    asked = [str(body["messages"]) for body in server.bodies]
+    assert len(asked) == len(set(asked)) == 12 - 6  # six were read before
 
 
 def test_a_warm_up_above_the_budget_is_refused(prepared, server):
