@@ -26,6 +26,7 @@ from equal.io.stage import Body, exit_on_error, log, run_stage
 from equal.io.summary import by_model, evaluations, summarise
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
+from equal.schemas import SCHEMAS
 from model import convert
 from reference import write_reference
 from server import MODEL_NAME, Server, serve
@@ -79,6 +80,7 @@ def _begin(num_docs: int) -> None:
         "docs": num_docs,
         "settings": {name: config.fingerprint() for name, config in settings.items()},
         "stages": [*CORPUS, *ARMS, *RUN],
+        "tables": {name: schema.fieldNames() for name, schema in SCHEMAS.items()},
     }
     if note.is_file() and json.loads(note.read_text()) != wanted:
         log.info("build/demo holds a demo of another size, of other settings or of an earlier version: starting over")

@@ -2,6 +2,7 @@
 -- "engine: spark" marks what needs Spark SQL on Delta; the rest runs in any SQL engine over the same tables.
 -- 1e2 is a double in every engine, where 100.0 is a decimal in some.
 -- Rows of an iteration count once `iterations` has its row: that is the commit mark, written last.
+-- An arm_id is a cluster_id of the clustering that the run's `iterations` name; others stand beside it.
 
 
 -- name: spend_and_reward_per_arm
@@ -18,21 +19,24 @@ ORDER BY a.run_id, documents_read DESC, a.arm_id;
 -- name: budget_share_against_pool_share
 -- A good bandit reads more from an arm than its share of the documents; 1 would be random reading.
 WITH pool AS (
-  SELECT cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY cluster_id
+  SELECT clustering, cluster_id AS arm_id, count(*) AS documents,
+         sum(count(*)) OVER (PARTITION BY clustering) AS all_documents
+  FROM assignments
+  GROUP BY clustering, cluster_id
 ), reading AS (
-  SELECT e.run_id, e.arm_id, count(*) AS documents
+  SELECT e.run_id, i.clustering, e.arm_id, count(*) AS documents
   FROM extractions e
   JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
   WHERE e.final
-  GROUP BY e.run_id, e.arm_id
+  GROUP BY e.run_id, i.clustering, e.arm_id
 )
 SELECT r.run_id, r.arm_id,
-       round(1e2 * p.documents / (SELECT sum(documents) FROM pool), 2) AS percent_of_pool,
+       round(1e2 * p.documents / p.all_documents, 2) AS percent_of_pool,
        round(1e2 * r.documents / sum(r.documents) OVER (PARTITION BY r.run_id), 2) AS percent_of_budget,
        round(1e0 * r.documents / sum(r.documents) OVER (PARTITION BY r.run_id)
-             * (SELECT sum(documents) FROM pool) / p.documents, 2) AS times_random
+             * p.all_documents / p.documents, 2) AS times_random
 FROM reading r
-JOIN pool p ON p.arm_id = r.arm_id
+JOIN pool p ON p.clustering = r.clustering AND p.arm_id = r.arm_id
 ORDER BY r.run_id, times_random DESC, r.arm_id;
 
 
@@ -152,16 +156,17 @@ ORDER BY documents DESC, e.prompt_version, e.pass;
 -- name: unread_documents_of_the_best_arms
 -- Where a larger budget would go first.
 WITH newest AS (
-  SELECT a.run_id, a.arm_id, max(a.documents) AS documents_read, max_by(a.reward, a.iteration) AS reward
+  SELECT a.run_id, i.clustering, a.arm_id, max(a.documents) AS documents_read,
+         max_by(a.reward, a.iteration) AS reward
   FROM arm_history a
   JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
-  GROUP BY a.run_id, a.arm_id
+  GROUP BY a.run_id, i.clustering, a.arm_id
 ), pool AS (
-  SELECT cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY cluster_id
+  SELECT clustering, cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY clustering, cluster_id
 )
 SELECT n.run_id, n.arm_id, round(n.reward, 4) AS reward, p.documents - n.documents_read AS unread_documents
 FROM newest n
-JOIN pool p ON p.arm_id = n.arm_id
+JOIN pool p ON p.clustering = n.clustering AND p.arm_id = n.arm_id
 WHERE n.reward IS NOT NULL AND p.documents > n.documents_read
 ORDER BY n.run_id, n.reward DESC, n.arm_id;
 

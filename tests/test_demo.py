@@ -248,3 +248,5 @@ def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path,
     assert [begin(70), begin(70)] == [False, True]
     monkeypatch.setattr(demo, "CORPUS", {**demo.CORPUS, "new_stage": None})
     assert [begin(70), begin(70)] == [False, True]
+    monkeypatch.setattr(demo, "SCHEMAS", {name: demo.SCHEMAS[name] for name in ("documents", "replies")})
+    assert [begin(70), begin(70)] == [False, True]

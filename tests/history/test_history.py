@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from equal.jobs.history import main, read_queries
 from equal.schemas import SCHEMAS
-from filled_tables import DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, RANDOM_RUN
+from filled_tables import DOCS_PER_ARM, DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, NUM_ARMS, RANDOM_RUN
 
 QUERIES = {query.name: query for query in read_queries()}
 PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]
@@ -78,6 +78,23 @@ def test_shares_of_the_budget_add_up_and_show_that_equal_leaves_most_arms(histor
         assert sum(row["percent_of_budget"] for row in rows if row["run_id"] == run) == pytest.approx(100, abs=0.2)
     arms = {run: {row["arm_id"] for row in rows if row["run_id"] == run} for run in (EQUAL_RUN, RANDOM_RUN)}
     assert len(arms[EQUAL_RUN]) < len(arms[RANDOM_RUN])
+
+
+def test_the_pool_is_that_of_the_runs_own_clustering(history):
+    """The documents were clustered again since: arm 0 has another size there."""
+    sizes = {arm: DOCS_PER_ARM - arm for arm in range(NUM_ARMS)}
+    shares = _answer(history, "budget_share_against_pool_share")
+    for row in shares:
+        assert row["percent_of_pool"] == pytest.approx(100 * sizes[row["arm_id"]] / sum(sizes.values()), abs=0.006)
+        assert row["times_random"] == pytest.approx(row["percent_of_budget"] / row["percent_of_pool"], abs=0.011)
+    assert len(shares) == len({(row["run_id"], row["arm_id"]) for row in shares})
+    read = {
+        (row["run_id"], row["arm_id"]): row["documents_read"] for row in _answer(history, "spend_and_reward_per_arm")
+    }
+    unread = _answer(history, "unread_documents_of_the_best_arms")
+    assert unread
+    for row in unread:
+        assert row["unread_documents"] == sizes[row["arm_id"]] - read[row["run_id"], row["arm_id"]]
 
 
 def test_the_lineage_has_no_gap(history):

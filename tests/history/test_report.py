@@ -18,8 +18,8 @@ from equal.io.figures import plane
 from equal.io.tables import Tables
 from equal.jobs.report import main
 from equal.schemas import ARM_HISTORY, EXTRACTIONS, ITERATIONS
-from filled_rows import HOSTILE
-from filled_tables import EQUAL_RUN, RANDOM_RUN
+from filled_rows import HOSTILE, TOPICS
+from filled_tables import DOCS_PER_ARM, EQUAL_RUN, NUM_ARMS, RANDOM_RUN
 
 SECTIONS = ("corpus", "arms", "rewards", "budget", "costs", "outcomes", "pairs", "training")
 PLOTS = ("funnel", "map", "rewards", "distances", "outcomes", "losses")
@@ -131,6 +131,12 @@ def test_twelve_pairs_stand_with_their_passage(history, page):
     assert max(np.diff(ranks)) - min(np.diff(ranks)) <= 1
     assert all(" ".join(e["found"].split()) == " ".join(e["answer"].split()) for e in examples)
     assert page.count("mark") == 12
+
+
+def test_the_arms_are_the_clusters_that_the_run_read_from(history):
+    arms, _ = evidence.arms(history, EQUAL_RUN, evidence.arm_history(history, EQUAL_RUN))
+    assert {arm["arm_id"]: arm["size"] for arm in arms} == {arm: DOCS_PER_ARM - arm for arm in range(NUM_ARMS)}
+    assert all(TOPICS[arm["arm_id"]] in arm["label"] or HOSTILE[:20] in arm["label"] for arm in arms)
 
 
 def test_the_loss_curve_is_that_of_mlflow(history):

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from equal.io.figures import plane
 from equal.io.session import on_databricks
-from equal.io.summary import CORPUS, Measured, committed, mlflow_run, stage_marks, stage_order
+from equal.io.summary import CORPUS, Measured, clustered, committed, mlflow_run, stage_marks, stage_order
 from equal.io.tables import Tables
 from equal.schemas import (
     ARM_HISTORY,
@@ -42,23 +42,24 @@ def removals(tables: Tables) -> list[Record]:
     return sorted(_records(counts), key=lambda row: (stage_order(row["stage"]), -row["documents"], row["reason"]))
 
 
-def arms(tables: Tables, history: list[Record]) -> tuple[list[Record], float]:
+def arms(tables: Tables, run_id: str, history: list[Record]) -> tuple[list[Record], float]:
     """Every arm with its place on the map and what a run knows of it.
 
     Args:
         tables: the history.
-        history: the run's rows as `arm_history` returns them.
+        run_id: the run.
+        history: its rows as `arm_history` returns them.
 
     Returns:
         arms (arm_id, x, y, size, read, pulls, pairs, reward, standard_error, label), those most read first, and
         the share of the centroids' variance that the plane holds.
     """
-    centroids = _records(tables.read(CENTROIDS).orderBy("cluster_id"))
+    centroids = _records(clustered(tables, CENTROIDS, run_id).orderBy("cluster_id"))
     if not centroids:
         return [], 1.0
     points, share = plane(np.array([row["centroid"] for row in centroids], dtype=np.float64))
     newest = {row["arm_id"]: row for row in history}
-    labels = _labels(tables)
+    labels = _labels(clustered(tables, ASSIGNMENTS, run_id), tables.read(DOCUMENTS))
     found = []
     for row, (x, y) in zip(centroids, points):
         known = newest.get(row["cluster_id"], {})
@@ -71,12 +72,10 @@ def arms(tables: Tables, history: list[Record]) -> tuple[list[Record], float]:
     return sorted(found, key=lambda arm: (-arm["read"], arm["arm_id"])), share
 
 
-def _labels(tables: Tables) -> dict[int, str]:
+def _labels(assignments: DataFrame, documents: DataFrame) -> dict[int, str]:
     """The beginning of the document nearest to each centroid: what an arm is about."""
-    nearest = (
-        tables.read(ASSIGNMENTS).groupBy("cluster_id").agg(F.min(F.struct("distance", "doc_id")).alias("nearest"))
-    )
-    texts = tables.read(DOCUMENTS).select("doc_id", F.substring("text", 1, 400).alias("text"))
+    nearest = assignments.groupBy("cluster_id").agg(F.min(F.struct("distance", "doc_id")).alias("nearest"))
+    texts = documents.select("doc_id", F.substring("text", 1, 400).alias("text"))
     joined = nearest.select("cluster_id", "nearest.doc_id").join(texts, "doc_id")
     return {row["cluster_id"]: textwrap.shorten(row["text"], 100, placeholder=" …") for row in joined.collect()}
 

@@ -53,7 +53,7 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
     return {
         "documents": tables.read(DOCUMENTS).count(),
         "removed": _counts(tables.read(REMOVALS), "stage"),
-        "arms": tables.read(ASSIGNMENTS).select("cluster_id").distinct().count(),
+        "arms": clustered(tables, ASSIGNMENTS, equal_run).select("cluster_id").distinct().count(),
         "iterations": used["iterations"],
         "documents_extracted": sum(used["outcomes"].values()),
         **{name: used[name] for name in ("llm_calls", "prompt_tokens", "completion_tokens", "pairs", "outcomes")},
@@ -120,6 +120,12 @@ def committed(tables: Tables, table: str, run_id: str) -> DataFrame:
     """The run's rows of `table` that belong to an iteration with a commit mark."""
     marks = tables.read(ITERATIONS).where(F.col("run_id") == run_id).select("run_id", "iteration")
     return tables.read(table).join(marks, ["run_id", "iteration"], "left_semi")
+
+
+def clustered(tables: Tables, table: str, run_id: str) -> DataFrame:
+    """The rows of `table` (assignments or centroids) of the clustering whose clusters are the run's arms."""
+    own = tables.read(ITERATIONS).where(F.col("run_id") == run_id).select("clustering")
+    return tables.read(table).join(own, "clustering", "left_semi")
 
 
 def evaluations(tables: Tables, runs: list[str]) -> Measured:
