@@ -28,11 +28,13 @@ class Run:
     Attributes:
         run_id: the run_name.
         clustering: whose clusters are the run's arms.
-        fingerprint: of what the run depends on; rows of another one are refused.
+        history_hash: of what its history is a function of, the corpus too; iterations of another one are refused.
+        fingerprint: of the configuration; a larger budget changes it and not the history.
     """
 
     run_id: str
     clustering: str
+    history_hash: str
     fingerprint: str
 
 
@@ -82,11 +84,11 @@ def _arm(arm_id: int, size: int, known: ArmState | None) -> ArmState:
 
 
 def _require_same(run: Run, iterations: Sequence[Row]) -> None:
-    others = sorted({row.fingerprint for row in iterations} - {run.fingerprint})
+    others = sorted({row.history_hash for row in iterations} - {run.history_hash})
     if others:
         raise TableError(
-            f"run_name: {run.run_id} has {len(iterations)} iterations under fingerprint {others[0]}, this "
-            f"configuration and corpus give {run.fingerprint}; choose another run_name, or restore the settings to "
+            f"run_name: {run.run_id} has {len(iterations)} iterations under history_hash {others[0]}, this "
+            f"configuration and corpus give {run.history_hash}; choose another run_name, or restore the settings to "
             "resume that run"
         )
 
@@ -126,8 +128,8 @@ def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at:
         "pairs": len(extracted.pairs.pair_ids), "prompt_tokens": extracted.prompt_tokens,
         "completion_tokens": extracted.completion_tokens, "money": extracted.money,
         "total_documents": spent.documents, "total_tokens": spent.tokens, "total_money": spent.money,
-        "stop_reason": iteration.stop_reason or None, "clustering": run.clustering, "fingerprint": run.fingerprint,
-        "started_at": started_at, "finished_at": now,
+        "stop_reason": iteration.stop_reason or None, "clustering": run.clustering,
+        "history_hash": run.history_hash, "fingerprint": run.fingerprint, "started_at": started_at, "finished_at": now,
     }  # fmt: skip
     tables.append(ITERATIONS, tables.rows(ITERATIONS, [mark]))
 

@@ -85,7 +85,7 @@ def run_to_budget(job: Job) -> Outcome:
         EndpointError: the endpoint cannot serve; what was paid for is kept.
     """
     config, tables = job.config, job.tables
-    run = Run(config.run_name, job.upstream_hash("cluster"), job.marks.history_hash())
+    run = Run(config.run_name, job.upstream_hash("cluster"), job.marks.history_hash(), config.fingerprint())
     warm_up_documents = int(str(job.details("warm_up")["documents"]))
     reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
     with task_progress(job.spark, job.stage):  # until the bar of documents is there

@@ -161,6 +161,7 @@ SCHEMAS: dict[str, StructType] = {
         total_money=_D,
         stop_reason=_S,
         clustering=_S,
+        history_hash=_S,
         fingerprint=_S,
         started_at=_T,
         finished_at=_T,

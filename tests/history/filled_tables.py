@@ -23,7 +23,7 @@ from equal.io.tables import Tables
 from filled_rows import DIMENSIONS, PACKAGES, START, TOPICS, Row, Rows, doc_id, extraction_rows, key, text_of
 
 EQUAL_RUN, RANDOM_RUN = "demo", "demo-random"
-FINGERPRINT = "5f1c0a9be2d47a13"
+FINGERPRINT, HISTORY_HASH = "5f1c0a9be2d47a13", "c8d02f6b19e7a354"
 CLUSTERING, LATER_CLUSTERING = "07c1e62a9d3b85f4", "e4b90d51c87a2f36"
 NUM_ARMS, DOCS_PER_ARM, LATER_CLUSTERS = 12, 20, 15
 ITERATIONS, DOCS_PER_ITERATION = 3, 8
@@ -196,7 +196,7 @@ def _run(
             "pairs": sum(row["num_pairs"] for row in final), "prompt_tokens": prompt, "completion_tokens": completion,
             "total_documents": total_documents, "total_tokens": total_tokens, "total_money": 0.0,
             "stop_reason": "documents" if iteration == ITERATIONS else None,
-            "clustering": CLUSTERING, "fingerprint": FINGERPRINT,
+            "clustering": CLUSTERING, "history_hash": HISTORY_HASH, "fingerprint": FINGERPRINT,
             "started_at": START + timedelta(minutes=iteration),
              "finished_at": START + timedelta(minutes=iteration + 1),
         })  # fmt: skip
