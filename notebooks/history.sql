@@ -50,13 +50,17 @@ ORDER BY stage, documents DESC, reason;
 
 -- name: made_of_withdrawn_documents
 -- What its source took back and a run had read before: the pairs made of it, and how many of them a model was tuned on.
-SELECT w.doc_id, d.source_id, e.run_id, count(DISTINCT p.pair_id) AS pairs, count(DISTINCT s.pair_id) AS pairs_trained_on
+-- A warm-up has no iterations: what it read went into the tuning of the encoder, and none of it is ever selected.
+SELECT w.doc_id, d.source_id, e.run_id,
+       CASE WHEN max(i.iteration) IS NULL THEN 'tuning the encoder' ELSE 'pairs to train on' END AS read_for,
+       count(DISTINCT p.pair_id) AS pairs, count(DISTINCT s.pair_id) AS pairs_trained_on
 FROM removals w
 JOIN documents d ON d.doc_id = w.doc_id
 JOIN extractions e ON e.doc_id = w.doc_id AND e.final
-LEFT JOIN qa_pairs p ON p.doc_id = e.doc_id AND p.run_id = e.run_id
+LEFT JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+LEFT JOIN qa_pairs p ON p.doc_id = e.doc_id AND p.run_id = e.run_id AND p.iteration = e.iteration
 LEFT JOIN selected_pairs s ON s.pair_id = p.pair_id AND s.run_id = p.run_id
-WHERE w.stage = 'withdrawn'
+WHERE w.stage = 'withdrawn' AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
 GROUP BY w.doc_id, d.source_id, e.run_id
 ORDER BY e.run_id, w.doc_id;
 
@@ -92,9 +96,9 @@ ORDER BY run_id, min(recorded_at), stage;
 
 
 -- name: iterations_of_each_run
--- How the budget ran out: what every iteration added, and why the last one was the last.
-SELECT run_id, iteration, documents, pairs, prompt_tokens + completion_tokens AS tokens, total_documents,
-       total_tokens, stop_reason, finished_at
+-- How the budget ran out: what every iteration added, and why the last one was the last; nothing where a run can go on.
+SELECT run_id, iteration, documents, pairs, prompt_tokens + completion_tokens AS tokens, total_documents, total_tokens,
+       CASE WHEN iteration = max(iteration) OVER (PARTITION BY run_id) THEN stop_reason END AS stop_reason, finished_at
 FROM iterations
 ORDER BY run_id, iteration;
 
@@ -178,12 +182,13 @@ WITH asked AS (
   SELECT DISTINCT a.run_id, a.request_key
   FROM (SELECT run_id, iteration, explode(request_keys) AS request_key FROM extractions) a
   JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
+), stored AS (
+  SELECT request_key, max(prompt_tokens + completion_tokens) AS tokens FROM replies GROUP BY request_key
 )
-SELECT a.run_id, count(r.request_key) AS free_replies,
-       coalesce(sum(r.prompt_tokens + r.completion_tokens), 0) AS tokens_saved,
+SELECT a.run_id, count(r.request_key) AS free_replies, coalesce(sum(r.tokens), 0) AS tokens_saved,
        count(*) - count(r.request_key) AS requests_to_pay
 FROM asked a
-LEFT JOIN replies r ON r.request_key = a.request_key
+LEFT JOIN stored r ON r.request_key = a.request_key
 GROUP BY a.run_id
 ORDER BY a.run_id;
 

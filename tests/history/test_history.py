@@ -22,6 +22,11 @@ def _answer(history, name: str) -> list[dict[str, object]]:
     return [row.asDict() for row in history.spark.sql(QUERIES[name].sql).collect()]
 
 
+def _write(tables, rows: dict[str, list[dict[str, object]]]) -> None:
+    for name, written in rows.items():
+        tables.append(name, tables.rows(name, written))
+
+
 @pytest.fixture(scope="module")
 def duck(history_root):
     """DuckDB over the same Delta tables, read without a JVM."""
@@ -122,10 +127,54 @@ def test_the_lineage_of_a_pair_names_the_replies_of_its_own_passage_alone(tables
         "iterations": [{"run_id": "r", "iteration": 1}],
         "selected_pairs": [{**pair, "rank": 1}],
     }
-    for name, written in rows.items():
-        tables.append(name, tables.rows(name, written))
+    _write(tables, rows)
     found = {(row["pass"], row["prompt"], row["reply"]) for row in _answer(tables, "lineage_of_a_pair")}
     assert found == {("extract", "prompt x1", "reply x1"), ("refine", "prompt y1", "reply y1")}
+
+
+def test_only_a_runs_last_iteration_says_why_it_ended(tables):
+    """r was extended and goes on; s was extended and has read everything."""
+    reasons = {"r": [None, "documents", None], "s": ["documents", "exhausted"]}
+    marks = [
+        {"run_id": run, "iteration": number, "stop_reason": reason}
+        for run, found in reasons.items()
+        for number, reason in enumerate(found)
+    ]
+    _write(tables, {"iterations": marks})
+    found = [(row["run_id"], row["stop_reason"]) for row in _answer(tables, "iterations_of_each_run")]
+    assert found == [("r", None)] * 3 + [("s", None), ("s", "exhausted")]
+
+
+def test_withdrawn_documents_count_where_they_were_committed_and_in_the_warm_up(tables):
+    places = [("warm_up-1f2e", 0, "w"), ("r", 1, "a"), ("r", 2, "b"), ("killed", 1, "a")]
+    read = [{"run_id": run, "iteration": n, "doc_id": "d"} for run, n, _ in places]
+    pairs = [{**row, "pair_id": pair} for row, (_, _, pair) in zip(read, places)]
+    rows = {
+        "documents": [{"doc_id": "d", "source_id": "taken back"}],
+        "removals": [{"doc_id": "d", "stage": "withdrawn"}],
+        "extractions": [{**row, "final": True} for row in read],
+        "qa_pairs": [*pairs, {**pairs[1], "pair_id": "c"}],
+        "iterations": [{"run_id": "r", "iteration": 1}],
+        "selected_pairs": [{"run_id": "r", "pair_id": "a"}],
+    }
+    _write(tables, rows)
+    assert [tuple(row.values()) for row in _answer(tables, "made_of_withdrawn_documents")] == [
+        ("d", "taken back", "r", "pairs to train on", 2, 1),
+        ("d", "taken back", "warm_up-1f2e", "tuning the encoder", 1, 0),
+    ]
+
+
+def test_a_reply_that_two_runs_stored_is_saved_once(tables):
+    place = {"run_id": "r", "iteration": 1}
+    reply = {"request_key": "k", "prompt_tokens": 40, "completion_tokens": 2}
+    rows = {
+        "iterations": [place],
+        "extractions": [{**place, "doc_id": "d", "request_keys": ["k", "lost"]}],
+        "replies": [reply, reply],
+    }
+    _write(tables, rows)
+    (row,) = _answer(tables, "cost_of_a_rerun")
+    assert (row["free_replies"], row["tokens_saved"], row["requests_to_pay"]) == (1, 42, 1)
 
 
 def test_two_runs_compared_puts_the_measured_values_beside_the_spend(history):
