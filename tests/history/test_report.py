@@ -19,7 +19,8 @@ from equal.io.tables import Tables
 from equal.jobs.report import main
 from equal.schemas import ARM_HISTORY, EXTRACTIONS, ITERATIONS
 from filled_rows import HOSTILE, TOPICS
-from filled_tables import DOCS_PER_ARM, EQUAL_RUN, NUM_ARMS, RANDOM_RUN
+from filled_tables import DOCS_PER_ARM, DOCS_PER_ITERATION, EQUAL_RUN, NUM_ARMS, RANDOM_RUN
+from filled_tables import ITERATIONS as ITERATIONS_MADE
 
 SECTIONS = ("corpus", "arms", "rewards", "budget", "costs", "outcomes", "pairs", "training")
 PLOTS = ("funnel", "map", "rewards", "distances", "outcomes", "losses")
@@ -120,6 +121,11 @@ def test_the_headline_holds_the_numbers(page):
     for shown in ("0.2100", "0.1900 to 0.2300", "0.3900", "2.410", "2.520", "2.710", "19,200", "12%", "5.0%"):
         assert shown in head
     assert "closer to the target" in head
+
+
+def test_the_budgets_that_are_compared_are_those_of_the_tables(page):
+    read = DOCS_PER_ITERATION * (ITERATIONS_MADE + 1)
+    assert f"for EQUAL up to {read} documents and for the random control up to {read}; lower" in page.text
 
 
 def test_twelve_pairs_stand_with_their_passage(history, page):

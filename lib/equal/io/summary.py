@@ -109,10 +109,16 @@ def require_runs(tables: Tables, wanted: list[str]) -> None:
 
 
 def find_control(tables: Tables, equal_run: str) -> str | None:
-    """The newest other run whose documents were chosen at random, if there is one."""
-    selected = tables.read(SELECTED_PAIRS).where((F.col("method") == "random") & (F.col("run_id") != equal_run))
-    runs = selected.select("run_id").distinct().join(tables.read(ITERATIONS), "run_id")
-    newest = runs.groupBy("run_id").agg(F.max("finished_at").alias("at")).orderBy(F.desc("at"), "run_id").first()
+    """The newest other run that read as many documents of the same clustering, chosen at random; None without one.
+
+    Any other one differs in more than the choice. One clustering means one corpus, one model and one prompt, too.
+    """
+    ends = tables.read(ITERATIONS).groupBy("run_id", "clustering")
+    ends = ends.agg(F.max("total_documents").alias("total_documents"), F.max("finished_at").alias("at"))
+    own = ends.where(F.col("run_id") == equal_run).select("clustering", "total_documents")
+    others = ends.where(F.col("run_id") != equal_run).join(own, ["clustering", "total_documents"])
+    drawn = tables.read(SELECTED_PAIRS).where(F.col("method") == "random")
+    newest = others.join(drawn, "run_id", "left_semi").orderBy(F.desc("at"), "run_id").first()
     return newest["run_id"] if newest else None
 
 
