@@ -222,28 +222,6 @@ def test_the_verdict_on_the_loss_hides_nothing(equal, random, said):
     assert f"from 2.700 to {equal:.3f}" in text
 
 
-@given(st.text(max_size=200), st.lists(st.text("abc(.*", min_size=1, max_size=5), min_size=1, max_size=5), st.text())
-def test_an_answer_is_found_whatever_the_whitespace(before, words, after):
-    text = f"{before} {chr(10).join(words)} {after}"
-    cut = evidence.excerpt(text, "  ".join(words), max_chars=10_000)
-    assert cut["found"].split() == words
-    assert cut["before"] + cut["found"] + cut["after"] == text
-
-
-@given(st.integers(0, 5000), st.integers(100, 1000))
-def test_an_excerpt_keeps_to_its_length_and_marks_its_cuts(place, max_chars):
-    text = "x" * place + " needle " + "y" * (5000 - place)
-    cut = evidence.excerpt(text, "needle", max_chars)
-    assert cut["found"] == "needle"
-    assert len("".join(cut.values())) <= max_chars + 4
-    assert cut["before"].startswith("… ") == (place + 1 > (max_chars - 6) // 2)
-
-
-def test_an_answer_in_other_words_shows_the_beginning():
-    cut = evidence.excerpt("some text", "other words", 4)
-    assert cut == {"before": "", "found": "", "after": "some …"}
-
-
 @given(st.integers(2, 30), st.integers(0, 10_000))
 def test_the_plane_keeps_distances_of_flat_data_and_its_signs(n, seed):
     rng = np.random.default_rng(seed)
