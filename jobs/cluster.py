@@ -10,7 +10,7 @@ from equal.core.bandit import largest_k, require_affordable
 from equal.core.costs import kmeans_flops
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
-from equal.schemas import ASSIGNMENTS, CENTROIDS, CLUSTER_ID, EMBEDDINGS
+from equal.schemas import ASSIGNMENTS, CENTROIDS, CLUSTER_ID, CLUSTERING, EMBEDDINGS
 from equal.transforms.cluster import assign_clusters, candidates, centroid_rows, choose_clustering, sample_to_fit
 
 
@@ -26,10 +26,12 @@ def cluster(job: Job) -> Outcome:
     fit, fits = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
     num_fitted = sample.count()
     sample.unpersist()
-    job.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids))
-    assignments = job.tables.read(ASSIGNMENTS)
+    name, own = F.lit(job.input_hash), f"{CLUSTERING} = '{job.input_hash}'"  # other clusterings have runs of their own
+    job.tables.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids).withColumn(CLUSTERING, name), own)
+    assignments = job.tables.read(ASSIGNMENTS).where(own)
     sizes = {row[0]: row[1] for row in assignments.groupBy(CLUSTER_ID).agg(F.count("*")).collect()}
-    job.replace(CENTROIDS, job.tables.rows(CENTROIDS, centroid_rows(fit, sizes, config.fingerprint())))
+    arms = job.tables.rows(CENTROIDS, centroid_rows(fit, sizes, config.fingerprint())).withColumn(CLUSTERING, name)
+    job.tables.replace(CENTROIDS, arms, own)
     dim = fit.centroids.shape[1]
     details = {
         "k": len(fit.centroids),

@@ -1,4 +1,7 @@
-"""Write report.html and summary.json of `run_name` under storage.root, beside its newest random control if any."""
+"""Write report.html and summary.json of `run_name` under storage.root.
+
+It stands beside the newest random run that read as many documents of the same clusters, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_report(tables, root / "report.html", config.run_name, control)
         summary = summarise(tables, config.run_name, control)
         (root / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        log.info("report: wrote %s and %s", root / "report.html", root / "summary.json")
+        beside = f"beside {control}" if control else "no random run read as many documents of the same clusters"
+        log.info("report: wrote %s and %s, %s", root / "report.html", root / "summary.json", beside)
 
 
 if __name__ == "__main__":

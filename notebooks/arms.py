@@ -39,7 +39,7 @@ used
 # COMMAND ----------
 
 history = evidence.arm_history(tables, config.run_name)
-arms, plane_share = evidence.arms(tables, history)
+arms, plane_share = evidence.arms(tables, config.run_name, history)
 map_of_arms = figures.arm_map(arms)
 map_of_arms
 

@@ -2,6 +2,7 @@
 -- "engine: spark" marks what needs Spark SQL on Delta; the rest runs in any SQL engine over the same tables.
 -- 1e2 is a double in every engine, where 100.0 is a decimal in some.
 -- Rows of an iteration count once `iterations` has its row: that is the commit mark, written last.
+-- An arm_id is a cluster_id of the clustering that the run's `iterations` name; others stand beside it.
 
 
 -- name: spend_and_reward_per_arm
@@ -18,21 +19,24 @@ ORDER BY a.run_id, documents_read DESC, a.arm_id;
 -- name: budget_share_against_pool_share
 -- A good bandit reads more from an arm than its share of the documents; 1 would be random reading.
 WITH pool AS (
-  SELECT cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY cluster_id
+  SELECT clustering, cluster_id AS arm_id, count(*) AS documents,
+         sum(count(*)) OVER (PARTITION BY clustering) AS all_documents
+  FROM assignments
+  GROUP BY clustering, cluster_id
 ), reading AS (
-  SELECT e.run_id, e.arm_id, count(*) AS documents
+  SELECT e.run_id, i.clustering, e.arm_id, count(*) AS documents
   FROM extractions e
   JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
   WHERE e.final
-  GROUP BY e.run_id, e.arm_id
+  GROUP BY e.run_id, i.clustering, e.arm_id
 )
 SELECT r.run_id, r.arm_id,
-       round(1e2 * p.documents / (SELECT sum(documents) FROM pool), 2) AS percent_of_pool,
+       round(1e2 * p.documents / p.all_documents, 2) AS percent_of_pool,
        round(1e2 * r.documents / sum(r.documents) OVER (PARTITION BY r.run_id), 2) AS percent_of_budget,
        round(1e0 * r.documents / sum(r.documents) OVER (PARTITION BY r.run_id)
-             * (SELECT sum(documents) FROM pool) / p.documents, 2) AS times_random
+             * p.all_documents / p.documents, 2) AS times_random
 FROM reading r
-JOIN pool p ON p.arm_id = r.arm_id
+JOIN pool p ON p.clustering = r.clustering AND p.arm_id = r.arm_id
 ORDER BY r.run_id, times_random DESC, r.arm_id;
 
 
@@ -46,13 +50,17 @@ ORDER BY stage, documents DESC, reason;
 
 -- name: made_of_withdrawn_documents
 -- What its source took back and a run had read before: the pairs made of it, and how many of them a model was tuned on.
-SELECT w.doc_id, d.source_id, e.run_id, count(DISTINCT p.pair_id) AS pairs, count(DISTINCT s.pair_id) AS pairs_trained_on
+-- A warm-up has no iterations: what it read went into the tuning of the encoder, and none of it is ever selected.
+SELECT w.doc_id, d.source_id, e.run_id,
+       CASE WHEN max(i.iteration) IS NULL THEN 'tuning the encoder' ELSE 'pairs to train on' END AS read_for,
+       count(DISTINCT p.pair_id) AS pairs, count(DISTINCT s.pair_id) AS pairs_trained_on
 FROM removals w
 JOIN documents d ON d.doc_id = w.doc_id
 JOIN extractions e ON e.doc_id = w.doc_id AND e.final
-LEFT JOIN qa_pairs p ON p.doc_id = e.doc_id AND p.run_id = e.run_id
+LEFT JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+LEFT JOIN qa_pairs p ON p.doc_id = e.doc_id AND p.run_id = e.run_id AND p.iteration = e.iteration
 LEFT JOIN selected_pairs s ON s.pair_id = p.pair_id AND s.run_id = p.run_id
-WHERE w.stage = 'withdrawn'
+WHERE w.stage = 'withdrawn' AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
 GROUP BY w.doc_id, d.source_id, e.run_id
 ORDER BY e.run_id, w.doc_id;
 
@@ -88,9 +96,9 @@ ORDER BY run_id, min(recorded_at), stage;
 
 
 -- name: iterations_of_each_run
--- How the budget ran out: what every iteration added, and why the last one was the last.
-SELECT run_id, iteration, documents, pairs, prompt_tokens + completion_tokens AS tokens, total_documents,
-       total_tokens, stop_reason, finished_at
+-- How the budget ran out: what every iteration added, and why the last one was the last; nothing where a run can go on.
+SELECT run_id, iteration, documents, pairs, prompt_tokens + completion_tokens AS tokens, total_documents, total_tokens,
+       CASE WHEN iteration = max(iteration) OVER (PARTITION BY run_id) THEN stop_reason END AS stop_reason, finished_at
 FROM iterations
 ORDER BY run_id, iteration;
 
@@ -152,16 +160,17 @@ ORDER BY documents DESC, e.prompt_version, e.pass;
 -- name: unread_documents_of_the_best_arms
 -- Where a larger budget would go first.
 WITH newest AS (
-  SELECT a.run_id, a.arm_id, max(a.documents) AS documents_read, max_by(a.reward, a.iteration) AS reward
+  SELECT a.run_id, i.clustering, a.arm_id, max(a.documents) AS documents_read,
+         max_by(a.reward, a.iteration) AS reward
   FROM arm_history a
   JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
-  GROUP BY a.run_id, a.arm_id
+  GROUP BY a.run_id, i.clustering, a.arm_id
 ), pool AS (
-  SELECT cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY cluster_id
+  SELECT clustering, cluster_id AS arm_id, count(*) AS documents FROM assignments GROUP BY clustering, cluster_id
 )
 SELECT n.run_id, n.arm_id, round(n.reward, 4) AS reward, p.documents - n.documents_read AS unread_documents
 FROM newest n
-JOIN pool p ON p.arm_id = n.arm_id
+JOIN pool p ON p.clustering = n.clustering AND p.arm_id = n.arm_id
 WHERE n.reward IS NOT NULL AND p.documents > n.documents_read
 ORDER BY n.run_id, n.reward DESC, n.arm_id;
 
@@ -173,12 +182,13 @@ WITH asked AS (
   SELECT DISTINCT a.run_id, a.request_key
   FROM (SELECT run_id, iteration, explode(request_keys) AS request_key FROM extractions) a
   JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
+), stored AS (
+  SELECT request_key, max(prompt_tokens + completion_tokens) AS tokens FROM replies GROUP BY request_key
 )
-SELECT a.run_id, count(r.request_key) AS free_replies,
-       coalesce(sum(r.prompt_tokens + r.completion_tokens), 0) AS tokens_saved,
+SELECT a.run_id, count(r.request_key) AS free_replies, coalesce(sum(r.tokens), 0) AS tokens_saved,
        count(*) - count(r.request_key) AS requests_to_pay
 FROM asked a
-LEFT JOIN replies r ON r.request_key = a.request_key
+LEFT JOIN stored r ON r.request_key = a.request_key
 GROUP BY a.run_id
 ORDER BY a.run_id;
 

@@ -124,12 +124,14 @@ def test_a_token_budget_stops_after_the_iteration_that_reached_it():
     assert state.spent.tokens - world.iterations[-1].extracted.prompt_tokens < 100
 
 
-def test_without_a_limit_in_reach_every_document_is_read():
+@pytest.mark.parametrize("strategy", ["equal", "random"])
+def test_without_a_limit_in_reach_every_document_is_read_and_the_last_iteration_says_so(strategy):
     world = World([5, 1, 7])
-    state, reason = world.run(documents=1000)
+    state, reason = world.run(policy=replace(POLICY, strategy=strategy), documents=1000)
     assert reason == "exhausted"
     assert sorted(world.read) == world.in_order
     assert state.spent.documents == 13
+    assert [made.stop_reason for made in world.iterations] == [""] * (len(world.iterations) - 1) + ["exhausted"]
 
 
 def test_the_random_control_reads_the_hash_order_and_starts_with_the_same_documents():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 
@@ -20,6 +21,23 @@ from equal.schemas import ARM_HISTORY, ASSIGNMENTS, COSTS, EXTRACTIONS, ITERATIO
 _NO_PAIRS = Pairs(np.empty(0, object), np.empty(0, int), np.empty(0, object), np.empty((0, 0), np.float32))
 
 
+@dataclass(frozen=True)
+class Run:
+    """Whose rows they are, and what they were made of.
+
+    Attributes:
+        run_id: the run_name.
+        clustering: whose clusters are the run's arms.
+        history_hash: of what its history is a function of, the corpus too; iterations of another one are refused.
+        fingerprint: of the configuration; a larger budget changes it and not the history.
+    """
+
+    run_id: str
+    clustering: str
+    history_hash: str
+    fingerprint: str
+
+
 def discard_uncommitted(tables: Tables, run_id: str, first_iteration: int) -> None:
     """Drop the rows of iterations that a killed process began and never committed; their replies are kept.
 
@@ -30,28 +48,27 @@ def discard_uncommitted(tables: Tables, run_id: str, first_iteration: int) -> No
     side_by_side(*[partial(tables.delete, table, condition) for table, condition in begun.items()])
 
 
-def open_state(tables: Tables, run_id: str, fingerprint: str, first_iteration: int) -> State:
+def open_state(tables: Tables, run: Run, first_iteration: int) -> State:
     """The state after the last committed iteration of a run.
 
     Args:
         tables: where the history lies.
-        run_id: the run.
-        fingerprint: of what the run depends on; rows of another one are refused.
+        run: the run.
         first_iteration: 0 to begin with the warm-up documents, 1 without.
 
     Raises:
         TableError: the run_name has history of another configuration or another corpus.
     """
-    iterations = tables.read(ITERATIONS).where(F.col("run_id") == run_id).orderBy("iteration").collect()
-    _require_same(run_id, fingerprint, iterations)
-    sizes = tables.read(ASSIGNMENTS).groupBy("cluster_id").agg(F.count("*").alias("size")).collect()
+    own = F.col("run_id") == run.run_id
+    iterations = tables.read(ITERATIONS).where(own).orderBy("iteration").collect()
+    _require_same(run, iterations)
+    assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering)
+    sizes = assignments.groupBy("cluster_id").agg(F.count("*").alias("size")).collect()
     committed = [row.iteration for row in iterations]
-    history = tables.read(ARM_HISTORY).where((F.col("run_id") == run_id) & F.col("iteration").isin(committed))
+    history = tables.read(ARM_HISTORY).where(own & F.col("iteration").isin(committed))
     known = fold([row.asDict() for row in history.collect()])
     arms = {row.cluster_id: _arm(row.cluster_id, row["size"], known.get(row.cluster_id)) for row in sizes}
-    pairs = collect_pairs(
-        tables.read(QA_PAIRS).where((F.col("run_id") == run_id) & F.col("iteration").isin(committed))
-    )
+    pairs = collect_pairs(tables.read(QA_PAIRS).where(own & F.col("iteration").isin(committed)))
     spent, following = Spent(), first_iteration
     if iterations:
         last = iterations[-1]
@@ -66,12 +83,13 @@ def _arm(arm_id: int, size: int, known: ArmState | None) -> ArmState:
     return ArmState(arm_id, size, known.taken, known.pulls, known.pairs, known.reward, known.standard_error)
 
 
-def _require_same(run_id: str, fingerprint: str, iterations: Sequence[Row]) -> None:
-    others = sorted({row.fingerprint for row in iterations} - {fingerprint})
+def _require_same(run: Run, iterations: Sequence[Row]) -> None:
+    others = sorted({row.history_hash for row in iterations} - {run.history_hash})
     if others:
         raise TableError(
-            f"run_name: {run_id} has {len(iterations)} iterations under fingerprint {others[0]}, this configuration "
-            f"and corpus give {fingerprint}; choose another run_name, or restore the settings to resume that run"
+            f"run_name: {run.run_id} has {len(iterations)} iterations under history_hash {others[0]}, this "
+            f"configuration and corpus give {run.history_hash}; choose another run_name, or restore the settings to "
+            "resume that run"
         )
 
 
@@ -88,48 +106,46 @@ def collect_pairs(frame: DataFrame) -> Pairs:
     )
 
 
-def record_iteration(
-    tables: Tables, run_id: str, fingerprint: str, iteration: Iteration, started_at: datetime, flops: float
-) -> None:
+def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at: datetime, flops: float) -> None:
     """Write an iteration's rows, and its commit mark last; call `discard_uncommitted` before a run's first."""
     now = datetime.now(timezone.utc)
     extracted, spent = iteration.extracted, iteration.spent
     documents = sum(extracted.documents.values())
     cost = {
-        "run_id": run_id, "stage": "extract", "iteration": iteration.number, "documents": documents,
+        "run_id": run.run_id, "stage": "extract", "iteration": iteration.number, "documents": documents,
         "calls": extracted.calls, "cached_calls": extracted.cached_calls,
         "prompt_tokens": extracted.paid_prompt_tokens, "completion_tokens": extracted.paid_completion_tokens,
         "seconds": (now - started_at).total_seconds(),
         "flops": flops, "money": extracted.paid_money, "recorded_at": now,
     }  # fmt: skip
-    arms = _arm_rows(run_id, fingerprint, iteration)
+    arms = _arm_rows(run, iteration)
     side_by_side(
         lambda: tables.append(ARM_HISTORY, tables.rows(ARM_HISTORY, arms)),
         lambda: tables.append(COSTS, tables.rows(COSTS, [cost])),
     )
     mark = {
-        "run_id": run_id, "iteration": iteration.number, "arms": sorted(iteration.arms), "documents": documents,
+        "run_id": run.run_id, "iteration": iteration.number, "arms": sorted(iteration.arms), "documents": documents,
         "pairs": len(extracted.pairs.pair_ids), "prompt_tokens": extracted.prompt_tokens,
         "completion_tokens": extracted.completion_tokens, "money": extracted.money,
         "total_documents": spent.documents, "total_tokens": spent.tokens, "total_money": spent.money,
-        "stop_reason": iteration.stop_reason or None, "fingerprint": fingerprint, "started_at": started_at,
-        "finished_at": now,
+        "stop_reason": iteration.stop_reason or None, "clustering": run.clustering,
+        "history_hash": run.history_hash, "fingerprint": run.fingerprint, "started_at": started_at, "finished_at": now,
     }  # fmt: skip
     tables.append(ITERATIONS, tables.rows(ITERATIONS, [mark]))
 
 
-def _arm_rows(run_id: str, fingerprint: str, iteration: Iteration) -> list[dict[str, object]]:
+def _arm_rows(run: Run, iteration: Iteration) -> list[dict[str, object]]:
     """One row an arm touched; the DS score is the one it was chosen by, null for warm-up, control and first pulls."""
     rows: list[dict[str, object]] = []
     for arm_id, arm in sorted(iteration.arms.items()):
         score = iteration.scores.get(arm_id, math.inf)
         rows.append(
             {
-                "run_id": run_id, "iteration": iteration.number, "arm_id": arm_id, "pulls": arm.pulls,
+                "run_id": run.run_id, "iteration": iteration.number, "arm_id": arm_id, "pulls": arm.pulls,
                 "documents": arm.taken, "pairs": arm.pairs, "reward": arm.reward,
                 "standard_error": arm.standard_error, "ds_score": score if math.isfinite(score) else None,
                 "converged": iteration.converged[arm_id], "exhausted": arm.taken >= arm.size,
-                "fingerprint": fingerprint,
+                "fingerprint": run.fingerprint,
             }
         )  # fmt: skip
     return rows

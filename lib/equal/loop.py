@@ -165,23 +165,20 @@ def run_bandit(
     Returns:
         The final state and why it stopped: documents, tokens, money or exhausted.
     """
-    while not (reason := stop_reason(state, limits)):
-        chosen = choose(state, policy, limits)
-        if not chosen:
-            return state, "exhausted"
-        state = run_iteration(state, chosen, limits, extract, score, record)
+    while not (reason := stop_reason(state, policy, limits)):
+        state = run_iteration(state, policy, limits, extract, score, record)
     return state, reason
 
 
-def stop_reason(state: State, limits: Limits) -> str:
-    """The budget that is used up, or nothing."""
+def stop_reason(state: State, policy: Policy, limits: Limits) -> str:
+    """The budget that is used up, or that no document is left; empty while there is something to read."""
     if limits.documents and state.spent.documents >= limits.documents:
         return "documents"
     if limits.tokens and state.spent.tokens >= limits.tokens:
         return "tokens"
     if limits.money and state.spent.money >= limits.money:
         return "money"
-    return ""
+    return "" if choose(state, policy, limits) else "exhausted"
 
 
 def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, float]]:
@@ -210,9 +207,10 @@ def _in_hash_order(state: State, wanted: int, left: int | None) -> list[tuple[Pu
 
 
 def run_iteration(
-    state: State, chosen: list[tuple[Pull, float]], limits: Limits, extract: Extract, score: Score, record: Record
+    state: State, policy: Policy, limits: Limits, extract: Extract, score: Score, record: Record
 ) -> State:
-    """One turn of Algorithm 1, lines 4 to 11: extract, update the union reward of every touched arm, commit."""
+    """One turn of Algorithm 1, lines 4 to 11: choose, extract, update the union reward of touched arms, commit."""
+    chosen = choose(state, policy, limits)
     extracted = extract(state.next_iteration, [pull for pull, _ in chosen])
     pairs = state.pairs.union(extracted.pairs)
     scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
@@ -234,7 +232,7 @@ def run_iteration(
         state.spent.money + extracted.money,
     )
     after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1)
-    reason = stop_reason(after, limits)
+    reason = stop_reason(after, policy, limits)
     record(Iteration(state.next_iteration, touched, scores, converged, extracted, spent, reason, flops))
     return after
 

@@ -14,7 +14,7 @@ from equal.core.bandit import Pull, arms_at_once, require_affordable
 from equal.core.costs import inference_flops
 from equal.errors import BudgetError
 from equal.extraction import Extraction
-from equal.history import open_state, record_iteration
+from equal.history import Run, open_state, record_iteration
 from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
@@ -109,18 +109,18 @@ def run_to_budget(job: Job) -> Outcome:
         EndpointError: the endpoint cannot serve; what was paid for is kept.
     """
     config, tables = job.config, job.tables
-    fingerprint = job.marks.history_hash()
+    run = Run(config.run_name, job.upstream_hash("cluster"), job.marks.history_hash(), config.fingerprint())
     warm_up_documents = int(str(job.details("warm_up")["documents"]))
     reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
     with task_progress(job.spark, job.stage):  # until the bar of documents is there
-        state = open_state(tables, config.run_name, fingerprint, 0 if warm_up_documents else 1)
+        state = open_state(tables, run, 0 if warm_up_documents else 1)
         limits = _limits(config, state)
         if config.bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
             bandit = config.bandit
             require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
         _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
         reading.recover(state.next_iteration)
-    assignments = tables.read(ASSIGNMENTS).cache()
+    assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering).cache()
     clock = {"started": datetime.now(timezone.utc)}
 
     def extract(iteration: int, pulls: list[Pull]) -> Extracted:
@@ -135,7 +135,7 @@ def run_to_budget(job: Job) -> Outcome:
         def record(iteration: Iteration) -> None:
             tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
             flops = inference_flops(config.endpoint.model_parameters, tokens) + iteration.transport_flops
-            record_iteration(tables, config.run_name, fingerprint, iteration, clock["started"], flops)
+            record_iteration(tables, run, iteration, clock["started"], flops)
             _show(bar, iteration)
 
         state, reason = run_bandit(

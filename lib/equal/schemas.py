@@ -24,7 +24,7 @@ DOC_ID, TEXT, SOURCE_ID, SOURCE_FILE = "doc_id", "text", "source_id", "source_fi
 STAGE, REASON, EVIDENCE = "stage", "reason", "evidence"
 #: in place of a stage, of documents that were there and that their source has taken back
 WITHDRAWN = "withdrawn"
-CLUSTER_ID, ARM_ID, DISTANCE, EMBEDDING = "cluster_id", "arm_id", "distance", "embedding"
+CLUSTERING, CLUSTER_ID, ARM_ID, DISTANCE, EMBEDDING = "clustering", "cluster_id", "arm_id", "distance", "embedding"
 RUN_ID, ITERATION, REQUEST_KEY, PAIR_ID = "run_id", "iteration", "request_key", "pair_id"
 QUESTION, ANSWER = "question", "answer"
 
@@ -83,8 +83,9 @@ SCHEMAS: dict[str, StructType] = {
         batch=_L, doc_id=_S, source_file=_S, benchmark=_S, item_id=_S, ngram=_S, key=_L, position=_I
     ),
     EMBEDDINGS: _struct(doc_id=_S, embedding=_VECTOR),
-    CENTROIDS: _struct(cluster_id=_I, num_documents=_L, fingerprint=_S, centroid=_VECTOR),
-    ASSIGNMENTS: _struct(doc_id=_S, cluster_id=_I, distance=_D),
+    # clustering: input_hash of the cluster stage; earlier ones stay, as an arm_id is a cluster_id of its run's own
+    CENTROIDS: _struct(clustering=_S, cluster_id=_I, num_documents=_L, fingerprint=_S, centroid=_VECTOR),
+    ASSIGNMENTS: _struct(clustering=_S, doc_id=_S, cluster_id=_I, distance=_D),
     # every paid-for reply; error replies are not here, they are in extractions
     REPLIES: _struct(
         request_key=_S,
@@ -167,6 +168,8 @@ SCHEMAS: dict[str, StructType] = {
         total_tokens=_L,
         total_money=_D,
         stop_reason=_S,
+        clustering=_S,
+        history_hash=_S,
         fingerprint=_S,
         started_at=_T,
         finished_at=_T,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from equal.core.chat import Request
 from equal.core.checks import reject_answer, reject_question
-from equal.core.qa import QA, Example, Prompt, escape, fewest_tokens
+from equal.core.qa import QA, Example, Prompt, escape, fewest_tokens, find_passage
 from equal.io.prompts import load_prompts
 
 DOMAINS = ("general", "math", "code")
@@ -256,6 +256,18 @@ def test_no_passage_leaves_its_delimiters(text: str) -> None:
     assert last.startswith("<passage>\n")
     assert last.endswith("\n</passage>")
     assert last.count("</passage>") == 1
+
+
+@given(
+    st.text(max_size=20), st.lists(st.sampled_from([*INJECTIONS, "&lt;s>", " a\n"]), min_size=1), st.text(max_size=20)
+)
+def test_a_passage_is_found_again_in_its_document(before: str, parts: list[str], after: str) -> None:
+    passage = "".join(parts)
+    text = f"{before}|{passage}|{after}"
+    for asked in (prompt("quoted"), prompt("refine")):
+        span = find_passage(text, asked.messages(passage)[-1]["content"])
+        assert (span and text[slice(*span)]) == (passage.strip() or None)
+    assert find_passage("another text", prompt().messages("A passage.")[-1]["content"]) is None
 
 
 def request(**changes: object) -> Request:

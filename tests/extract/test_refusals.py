@@ -58,14 +58,16 @@ def test_a_context_that_no_passage_fits_stops_the_run(config, server):
         run_stage(config, "extract", RUN["extract"])
 
 
-def test_rows_of_another_configuration_are_refused_with_both_fingerprints(spark, unbroken):
+def test_rows_of_another_configuration_are_refused_with_both_hashes(spark, unbroken):
     config = unbroken.config
     other = replace(config, bandit=replace(config.bandit, exploration="constant"))
     with pytest.raises(TableError, match="choose another run_name, or restore the settings") as refused:
         run_stage(other, "extract", RUN["extract"])
-    fingerprints = {row.fingerprint for row in Tables(spark, config.storage.root).read(ITERATIONS).collect()}
-    assert len(fingerprints) == 1
-    assert fingerprints.pop() in str(refused.value)
+    tables = Tables(spark, config.storage.root)
+    hashes = {row.history_hash for row in tables.read(ITERATIONS).collect()}
+    assert hashes == {Marks.read(tables, config).history_hash()}
+    assert hashes.pop() in str(refused.value)
+    assert Marks.read(tables, other).history_hash() in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from pyspark.sql import DataFrame
 from chat_server import always
 from equal.errors import EndpointError
 from equal.extraction import Extraction
+from equal.io.marks import Marks
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
-from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS
+from equal.schemas import ARM_HISTORY, CENTROIDS, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, STAGES
 from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file
 from small_disk import needs_namespaces, run_out_of_space
 
@@ -138,6 +139,32 @@ def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, fin
     run_stage(replace(config, budget=replace(config.budget, documents=BUDGET + 6)), "extract", RUN["extract"])
     assert len(server.bodies) == 6
     assert set(before[EXTRACTIONS]) < set(contents(spark, config)[EXTRACTIONS])
+
+
+def test_a_fingerprint_is_that_of_the_configuration_in_every_table(spark, finished):
+    extended = replace(finished, budget=replace(finished.budget, documents=BUDGET + 6))
+    run_stage(extended, "extract", RUN["extract"])
+    tables = Tables(spark, finished.storage.root)
+    stages = tables.read(STAGES).where("stage = 'extract'")
+    found = [frame.select("fingerprint").collect() for frame in (tables.read(ITERATIONS), tables.read(ARM_HISTORY))]
+    assert {row.fingerprint for row in stages.collect()} == {extended.fingerprint()}
+    for rows in found:
+        assert {row.fingerprint for row in rows} == {finished.fingerprint(), extended.fingerprint()}
+    assert tables.read(ITERATIONS).select("history_hash").distinct().count() == 1, "a larger budget goes on"
+
+
+def test_documents_that_are_clustered_again_leave_a_run_its_own_arms(spark, config, unbroken):
+    other = replace(config, cluster=replace(config.cluster, k=2))
+    for settings in (other, config):
+        run_stage(settings, "cluster", ARMS["cluster"])
+    run_stage(config, "extract", RUN["extract"])
+    assert contents(spark, config) == unbroken.contents
+    tables = Tables(spark, config.storage.root)
+    named = {row.clustering for row in tables.read(ITERATIONS).collect()}
+    assert named == {Marks.read(tables, config).of("cluster")["input_hash"]}
+    kept = {row.clustering: row["count"] for row in tables.read(CENTROIDS).groupBy("clustering").count().collect()}
+    assert sorted(kept.values()) == [2, 3]
+    assert kept[named.pop()] == 3
 
 
 def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, monkeypatch):

@@ -70,10 +70,15 @@ def extraction_rows(
         "model": "smollm2-135m-instruct", "finish_reason": "length" if status == "truncated" else "stop",
         "prompt_tokens": 600, "cached_tokens": 480, "completion_tokens": 25, "latency_ms": 430.0, "attempts": 1,
         "received_at": START, "parameters": json.dumps({"temperature": 0.0, "max_tokens": 256}),
-        "messages": json.dumps([{"role": "system", "content": "Write questions."}, {"role": "user", "content": text}]),
+        "messages": json.dumps(_messages(text)),
         "text": json.dumps({"questions": [pair["question"] for pair in pairs]}),
     }  # fmt: skip
     return [row], [reply] if answered else []
+
+
+def _messages(text: str) -> list[Row]:
+    turn = f"<passage>\n{text}\n</passage>"
+    return [{"role": "system", "content": "Write questions."}, {"role": "user", "content": turn}]
 
 
 def _pair(ident: str, line: str, accepted: bool) -> Row:

@@ -2,7 +2,8 @@
 
 Twelve topics are twelve arms. EQUAL drifts to the statistical ones, random reads what comes. One document, one
 reply and one error carry markup that must never reach a page unescaped. Iteration 4 of EQUAL was killed before
-its commit mark, so its rows are in the tables and count for nothing.
+its commit mark, so its rows are in the tables and count for nothing. Since then the documents were clustered
+again, into more clusters; both runs are still of the first clustering.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from equal.io.tables import Tables
 from filled_rows import DIMENSIONS, PACKAGES, START, TOPICS, Row, Rows, doc_id, extraction_rows, key, text_of
 
 EQUAL_RUN, RANDOM_RUN = "demo", "demo-random"
-FINGERPRINT = "5f1c0a9be2d47a13"
-NUM_ARMS, DOCS_PER_ARM = 12, 20
+FINGERPRINT, HISTORY_HASH = "5f1c0a9be2d47a13", "c8d02f6b19e7a354"
+CLUSTERING, LATER_CLUSTERING = "07c1e62a9d3b85f4", "e4b90d51c87a2f36"
+NUM_ARMS, DOCS_PER_ARM, LATER_CLUSTERS = 12, 20, 15
 ITERATIONS, DOCS_PER_ITERATION = 3, 8
 LOST_ITERATION = ITERATIONS + 1
 
@@ -58,7 +60,7 @@ def _log_losses(root: str) -> dict[str, str]:
 
 
 def _corpus_rows(rng: np.random.Generator) -> Rows:
-    documents, embeddings, assignments = [], [], []
+    documents, embeddings = [], []
     centroids = rng.normal(size=(NUM_ARMS, DIMENSIONS))
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     for arm in range(NUM_ARMS):
@@ -70,7 +72,6 @@ def _corpus_rows(rng: np.random.Generator) -> Rows:
                 "content_hash": key(text), "num_chars": len(text), "ingested_at": START, "text": text,
             })  # fmt: skip
             embeddings.append({"doc_id": ident, "embedding": [float(v) for v in centroids[arm]]})
-            assignments.append({"doc_id": ident, "cluster_id": arm, "distance": 0.01 * number})
     removals = [_removal("ingest", "too_short", n, {"chars": 41}) for n in range(9)]
     removals += [_removal("ingest", "unreadable_line", 9, {"line": 812})]
     removals += [
@@ -88,13 +89,7 @@ def _corpus_rows(rng: np.random.Generator) -> Rows:
             })  # fmt: skip
     # taken back after it had been read
     removals.append(_removal("withdrawn", "withdrawn", 0, {"source_id": "a"}) | {"doc_id": doc_id(0, 0)})
-    sizes = [DOCS_PER_ARM - arm for arm in range(NUM_ARMS)]
-    arms = [
-        {"cluster_id": arm, "num_documents": sizes[arm], "fingerprint": FINGERPRINT,
-         "centroid": [float(v) for v in centroids[arm]]}
-        for arm in range(NUM_ARMS)
-    ]  # fmt: skip
-    kept = sum(sizes)
+    kept = sum(DOCS_PER_ARM - arm for arm in range(NUM_ARMS))
     stages = [
         ("ingest", kept + 21, kept + 11, {}), ("quality", kept + 11, kept + 11, {}),
         ("deduplicate", kept + 11, kept + 2, {"exact": 2, "near": 7}),
@@ -105,8 +100,31 @@ def _corpus_rows(rng: np.random.Generator) -> Rows:
     bills = [_cost("corpus", stage, 0, rows_in) for stage, rows_in, _, _ in stages]
     bills[4] |= {"calls": 8, "prompt_tokens": 4800, "completion_tokens": 200}  # the warm-up
     marks = [_mark("corpus", *stage) for stage in stages]
-    return {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.ASSIGNMENTS: assignments, s.REMOVALS: removals,
-            s.CENTROIDS: arms, s.STAGES: marks, s.COSTS: bills, **_indexes(hit)}  # fmt: skip
+    return {s.DOCUMENTS: documents, s.EMBEDDINGS: embeddings, s.REMOVALS: removals, s.STAGES: marks, s.COSTS: bills,
+            **_clusterings(centroids), **_indexes(hit)}  # fmt: skip
+
+
+def _clusterings(centroids: np.ndarray) -> Rows:
+    """An arm a topic, as the runs know it; and a later one with more clusters, in which every id means another."""
+    found: Rows = {s.ASSIGNMENTS: [], s.CENTROIDS: []}
+    everything = [(arm, number) for arm in range(NUM_ARMS) for number in range(DOCS_PER_ARM - arm)]
+    later = [n * LATER_CLUSTERS // len(everything) for n in reversed(range(len(everything)))]
+    for clustering, ids in ((CLUSTERING, [arm for arm, _ in everything]), (LATER_CLUSTERING, later)):
+        found[s.ASSIGNMENTS] += [
+            {
+                "clustering": clustering,
+                "doc_id": doc_id(*document),
+                "cluster_id": ident,
+                "distance": 0.01 * document[1],
+            }
+            for document, ident in zip(everything, ids)
+        ]
+        found[s.CENTROIDS] += [
+            {"clustering": clustering, "cluster_id": ident, "num_documents": ids.count(ident),
+             "fingerprint": FINGERPRINT, "centroid": [float(v) for v in centroids[ident % NUM_ARMS]]}
+            for ident in sorted(set(ids))
+        ]  # fmt: skip
+    return found
 
 
 def _indexes(hit: Row) -> Rows:
@@ -177,7 +195,8 @@ def _run(
             "run_id": run_id, "iteration": iteration, "arms": touched, "documents": len(read), "money": 0.0,
             "pairs": sum(row["num_pairs"] for row in final), "prompt_tokens": prompt, "completion_tokens": completion,
             "total_documents": total_documents, "total_tokens": total_tokens, "total_money": 0.0,
-            "stop_reason": "documents" if iteration == ITERATIONS else None, "fingerprint": FINGERPRINT,
+            "stop_reason": "documents" if iteration == ITERATIONS else None,
+            "clustering": CLUSTERING, "history_hash": HISTORY_HASH, "fingerprint": FINGERPRINT,
             "started_at": START + timedelta(minutes=iteration),
              "finished_at": START + timedelta(minutes=iteration + 1),
         })  # fmt: skip

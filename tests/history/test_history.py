@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from equal.jobs.history import main, read_queries
 from equal.schemas import SCHEMAS
-from filled_tables import DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, RANDOM_RUN
+from filled_tables import DOCS_PER_ARM, DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, NUM_ARMS, RANDOM_RUN
 
 QUERIES = {query.name: query for query in read_queries()}
 PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]
@@ -20,6 +20,11 @@ PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]
 
 def _answer(history, name: str) -> list[dict[str, object]]:
     return [row.asDict() for row in history.spark.sql(QUERIES[name].sql).collect()]
+
+
+def _write(tables, rows: dict[str, list[dict[str, object]]]) -> None:
+    for name, written in rows.items():
+        tables.append(name, tables.rows(name, written))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,23 @@ def test_shares_of_the_budget_add_up_and_show_that_equal_leaves_most_arms(histor
     assert len(arms[EQUAL_RUN]) < len(arms[RANDOM_RUN])
 
 
+def test_the_pool_is_that_of_the_runs_own_clustering(history):
+    """The documents were clustered again since: arm 0 has another size there."""
+    sizes = {arm: DOCS_PER_ARM - arm for arm in range(NUM_ARMS)}
+    shares = _answer(history, "budget_share_against_pool_share")
+    for row in shares:
+        assert row["percent_of_pool"] == pytest.approx(100 * sizes[row["arm_id"]] / sum(sizes.values()), abs=0.006)
+        assert row["times_random"] == pytest.approx(row["percent_of_budget"] / row["percent_of_pool"], abs=0.011)
+    assert len(shares) == len({(row["run_id"], row["arm_id"]) for row in shares})
+    read = {
+        (row["run_id"], row["arm_id"]): row["documents_read"] for row in _answer(history, "spend_and_reward_per_arm")
+    }
+    unread = _answer(history, "unread_documents_of_the_best_arms")
+    assert unread
+    for row in unread:
+        assert row["unread_documents"] == sizes[row["arm_id"]] - read[row["run_id"], row["arm_id"]]
+
+
 def test_the_lineage_has_no_gap(history):
     rows = _answer(history, "lineage_of_a_pair")
     assert len(rows) == 1
@@ -105,10 +127,54 @@ def test_the_lineage_of_a_pair_names_the_replies_of_its_own_passage_alone(tables
         "iterations": [{"run_id": "r", "iteration": 1}],
         "selected_pairs": [{**pair, "rank": 1}],
     }
-    for name, written in rows.items():
-        tables.append(name, tables.rows(name, written))
+    _write(tables, rows)
     found = {(row["pass"], row["prompt"], row["reply"]) for row in _answer(tables, "lineage_of_a_pair")}
     assert found == {("extract", "prompt x1", "reply x1"), ("refine", "prompt y1", "reply y1")}
+
+
+def test_only_a_runs_last_iteration_says_why_it_ended(tables):
+    """r was extended and goes on; s was extended and has read everything."""
+    reasons = {"r": [None, "documents", None], "s": ["documents", "exhausted"]}
+    marks = [
+        {"run_id": run, "iteration": number, "stop_reason": reason}
+        for run, found in reasons.items()
+        for number, reason in enumerate(found)
+    ]
+    _write(tables, {"iterations": marks})
+    found = [(row["run_id"], row["stop_reason"]) for row in _answer(tables, "iterations_of_each_run")]
+    assert found == [("r", None)] * 3 + [("s", None), ("s", "exhausted")]
+
+
+def test_withdrawn_documents_count_where_they_were_committed_and_in_the_warm_up(tables):
+    places = [("warm_up-1f2e", 0, "w"), ("r", 1, "a"), ("r", 2, "b"), ("killed", 1, "a")]
+    read = [{"run_id": run, "iteration": n, "doc_id": "d"} for run, n, _ in places]
+    pairs = [{**row, "pair_id": pair} for row, (_, _, pair) in zip(read, places)]
+    rows = {
+        "documents": [{"doc_id": "d", "source_id": "taken back"}],
+        "removals": [{"doc_id": "d", "stage": "withdrawn"}],
+        "extractions": [{**row, "final": True} for row in read],
+        "qa_pairs": [*pairs, {**pairs[1], "pair_id": "c"}],
+        "iterations": [{"run_id": "r", "iteration": 1}],
+        "selected_pairs": [{"run_id": "r", "pair_id": "a"}],
+    }
+    _write(tables, rows)
+    assert [tuple(row.values()) for row in _answer(tables, "made_of_withdrawn_documents")] == [
+        ("d", "taken back", "r", "pairs to train on", 2, 1),
+        ("d", "taken back", "warm_up-1f2e", "tuning the encoder", 1, 0),
+    ]
+
+
+def test_a_reply_that_two_runs_stored_is_saved_once(tables):
+    place = {"run_id": "r", "iteration": 1}
+    reply = {"request_key": "k", "prompt_tokens": 40, "completion_tokens": 2}
+    rows = {
+        "iterations": [place],
+        "extractions": [{**place, "doc_id": "d", "request_keys": ["k", "lost"]}],
+        "replies": [reply, reply],
+    }
+    _write(tables, rows)
+    (row,) = _answer(tables, "cost_of_a_rerun")
+    assert (row["free_replies"], row["tokens_saved"], row["requests_to_pay"]) == (1, 42, 1)
 
 
 def test_two_runs_compared_puts_the_measured_values_beside_the_spend(history):

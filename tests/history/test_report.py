@@ -18,8 +18,9 @@ from equal.io.figures import plane
 from equal.io.tables import Tables
 from equal.jobs.report import main
 from equal.schemas import ARM_HISTORY, EXTRACTIONS, ITERATIONS
-from filled_rows import HOSTILE
-from filled_tables import EQUAL_RUN, RANDOM_RUN
+from filled_rows import HOSTILE, TOPICS
+from filled_tables import DOCS_PER_ARM, DOCS_PER_ITERATION, EQUAL_RUN, NUM_ARMS, RANDOM_RUN
+from filled_tables import ITERATIONS as ITERATIONS_MADE
 
 SECTIONS = ("corpus", "arms", "rewards", "budget", "costs", "outcomes", "pairs", "training")
 PLOTS = ("funnel", "map", "rewards", "distances", "outcomes", "losses")
@@ -122,6 +123,11 @@ def test_the_headline_holds_the_numbers(page):
     assert "closer to the target" in head
 
 
+def test_the_budgets_that_are_compared_are_those_of_the_tables(page):
+    read = DOCS_PER_ITERATION * (ITERATIONS_MADE + 1)
+    assert f"for EQUAL up to {read} documents and for the random control up to {read}; lower" in page.text
+
+
 def test_twelve_pairs_stand_with_their_passage(history, page):
     examples = evidence.examples(history, EQUAL_RUN, report.NUM_EXAMPLES)
     ranks = [example["rank"] for example in examples]
@@ -131,6 +137,12 @@ def test_twelve_pairs_stand_with_their_passage(history, page):
     assert max(np.diff(ranks)) - min(np.diff(ranks)) <= 1
     assert all(" ".join(e["found"].split()) == " ".join(e["answer"].split()) for e in examples)
     assert page.count("mark") == 12
+
+
+def test_the_arms_are_the_clusters_that_the_run_read_from(history):
+    arms, _ = evidence.arms(history, EQUAL_RUN, evidence.arm_history(history, EQUAL_RUN))
+    assert {arm["arm_id"]: arm["size"] for arm in arms} == {arm: DOCS_PER_ARM - arm for arm in range(NUM_ARMS)}
+    assert all(TOPICS[arm["arm_id"]] in arm["label"] or HOSTILE[:20] in arm["label"] for arm in arms)
 
 
 def test_the_loss_curve_is_that_of_mlflow(history):
@@ -208,28 +220,6 @@ def test_the_verdict_on_the_loss_hides_nothing(equal, random, said):
     text = report.verdict({"equal": None, "random": None}, losses)[1]
     assert said in text
     assert f"from 2.700 to {equal:.3f}" in text
-
-
-@given(st.text(max_size=200), st.lists(st.text("abc(.*", min_size=1, max_size=5), min_size=1, max_size=5), st.text())
-def test_an_answer_is_found_whatever_the_whitespace(before, words, after):
-    text = f"{before} {chr(10).join(words)} {after}"
-    cut = evidence.excerpt(text, "  ".join(words), max_chars=10_000)
-    assert cut["found"].split() == words
-    assert cut["before"] + cut["found"] + cut["after"] == text
-
-
-@given(st.integers(0, 5000), st.integers(100, 1000))
-def test_an_excerpt_keeps_to_its_length_and_marks_its_cuts(place, max_chars):
-    text = "x" * place + " needle " + "y" * (5000 - place)
-    cut = evidence.excerpt(text, "needle", max_chars)
-    assert cut["found"] == "needle"
-    assert len("".join(cut.values())) <= max_chars + 4
-    assert cut["before"].startswith("… ") == (place + 1 > (max_chars - 6) // 2)
-
-
-def test_an_answer_in_other_words_shows_the_beginning():
-    cut = evidence.excerpt("some text", "other words", 4)
-    assert cut == {"before": "", "found": "", "after": "some …"}
 
 
 @given(st.integers(2, 30), st.integers(0, 10_000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import reduce
 
 import pytest
@@ -12,7 +13,7 @@ from pyspark.sql import functions as F
 from equal.errors import TableError
 from equal.io.summary import find_control, summarise
 from equal.schemas import ITERATIONS as ITERATIONS_TABLE
-from equal.schemas import SCHEMAS
+from equal.schemas import SCHEMAS, SELECTED_PAIRS
 from filled_tables import (
     DOCS_PER_ITERATION,
     EQUAL_RUN,
@@ -78,6 +79,26 @@ def test_seconds_stand_in_the_order_of_the_stages_and_cover_both_runs(summary):
 def test_the_control_is_found_by_how_its_documents_were_chosen(history):
     assert find_control(history, EQUAL_RUN) == RANDOM_RUN
     assert find_control(history, RANDOM_RUN) is None
+
+
+def test_a_control_read_as_many_documents_of_the_same_clusters(tables):
+    """Of each run: how it chose, its clustering, documents read, day of its end."""
+    runs = {
+        "own": ("equal", "c", 20, 1), "first": ("random", "c", 20, 2), "second": ("random", "c", 20, 3),
+        "longer": ("random", "c", 30, 4), "elsewhere": ("random", "d", 20, 5), "sibling": ("equal", "c", 20, 6),
+    }  # fmt: skip
+    marks = [
+        {"run_id": run, "iteration": n, "clustering": clustering, "total_documents": documents * n // 2,
+         "finished_at": datetime(2026, 11, day, n)}
+        for run, (_, clustering, documents, day) in runs.items() for n in (1, 2)
+    ]  # fmt: skip
+    tables.append(ITERATIONS_TABLE, tables.rows(ITERATIONS_TABLE, marks))
+    selected = [{"run_id": run, "method": method} for run, (method, *_) in runs.items()]
+    tables.append(SELECTED_PAIRS, tables.rows(SELECTED_PAIRS, selected))
+    found = {run: find_control(tables, run) for run in runs}
+    assert found == {
+        "own": "second", "sibling": "second", "first": "second", "second": "first", "longer": None, "elsewhere": None
+    }  # fmt: skip
 
 
 def test_without_control_and_evaluation_there_are_gaps_not_zeros(tables):

@@ -81,10 +81,10 @@ def _mark(tables: Tables, stage: str, run_id: str, input_hash: str, details: dic
     tables.append(STAGES, tables.rows(STAGES, [row]))
 
 
-def _run(body, store: Tables, config: RunConfig) -> Outcome:
-    outcome = body(Job(config, store.spark, store, body.__name__, "h", Marks.read(store, config)))
+def _run(body, store: Tables, config: RunConfig, input_hash: str = "h") -> Outcome:
+    outcome = body(Job(config, store.spark, store, body.__name__, input_hash, Marks.read(store, config)))
     run_id = "corpus" if body.__name__ in ("embed", "cluster") else config.run_name
-    _mark(store, body.__name__, run_id, "h", outcome.details)
+    _mark(store, body.__name__, run_id, input_hash, outcome.details)
     return outcome
 
 
@@ -114,6 +114,18 @@ def test_more_arms_than_the_budget_sweeps_or_than_documents_names_the_largest_k(
     with pytest.raises(InputError, match=f"largest k that fits is {DOCS}"):
         _run(cluster, store, replace(config, cluster=replace(config.cluster, k=DOCS + 1)))
     assert store.version(ASSIGNMENTS) == before
+
+
+def test_clustering_again_keeps_the_clusters_that_earlier_runs_read_from(clustered, store, config):
+    def rows(table: str, clustering: str) -> list[str]:
+        return sorted(map(repr, store.read(table).where(f"clustering = '{clustering}'").collect()))
+
+    before = {table: rows(table, "h") for table in (ASSIGNMENTS, CENTROIDS)}
+    for _ in range(2):  # a stage that was killed before its mark runs again
+        _run(cluster, store, replace(config, cluster=replace(config.cluster, k=2)), "again")
+        assert {table: rows(table, "h") for table in before} == before
+        assert (len(rows(ASSIGNMENTS, "again")), len(rows(CENTROIDS, "again"))) == (DOCS, 2)
+        assert sum(row.num_documents for row in store.read(CENTROIDS).where("clustering = 'again'").collect()) == DOCS
 
 
 @pytest.fixture(scope="module")

@@ -240,6 +240,22 @@ def escape(text: str) -> str:
     return re.sub(r"(?i)\[(?=\s*/?\s*(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\s*\])", "&#91;", text)
 
 
+def find_passage(text: str, turn: str) -> tuple[int, int] | None:
+    """Where the passage that a user turn holds stands in its document; where it stands twice, the first place.
+
+    >>> find_passage("One [INST] two. Three.", "<passage>\\nOne &#91;INST] two.\\n</passage>")
+    (0, 15)
+    """
+    held = re.search(r"<passage>\s*(.+?)\s*</passage>", turn, re.DOTALL)
+    if not held:
+        return None
+    pattern = re.escape(held[1])
+    for plain, escaped in (("<", "&lt;"), ("[", "&#91;")):  # a document may hold either form
+        pattern = pattern.replace(re.escape(escaped), f"(?:{re.escape(plain)}|{re.escape(escaped)})")
+    found = re.search(pattern, text)
+    return found.span() if found else None
+
+
 def is_looping(text: str, ngram_words: int = 4) -> bool:
     """Whether more than half of the word n-grams repeat earlier ones, as when a decoder is caught in a cycle.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import textwrap
@@ -14,9 +15,10 @@ from mlflow.exceptions import MlflowException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.core.qa import find_passage
 from equal.io.figures import plane
 from equal.io.session import on_databricks
-from equal.io.summary import CORPUS, Measured, committed, mlflow_run, stage_marks, stage_order
+from equal.io.summary import CORPUS, Measured, clustered, committed, mlflow_run, stage_marks, stage_order
 from equal.io.tables import Tables
 from equal.schemas import (
     ARM_HISTORY,
@@ -26,7 +28,9 @@ from equal.schemas import (
     DOCUMENTS,
     EXTRACTIONS,
     ITERATIONS,
+    QA_PAIRS,
     REMOVALS,
+    REPLIES,
     SELECTED_PAIRS,
 )
 
@@ -42,23 +46,24 @@ def removals(tables: Tables) -> list[Record]:
     return sorted(_records(counts), key=lambda row: (stage_order(row["stage"]), -row["documents"], row["reason"]))
 
 
-def arms(tables: Tables, history: list[Record]) -> tuple[list[Record], float]:
+def arms(tables: Tables, run_id: str, history: list[Record]) -> tuple[list[Record], float]:
     """Every arm with its place on the map and what a run knows of it.
 
     Args:
         tables: the history.
-        history: the run's rows as `arm_history` returns them.
+        run_id: the run.
+        history: its rows as `arm_history` returns them.
 
     Returns:
         arms (arm_id, x, y, size, read, pulls, pairs, reward, standard_error, label), those most read first, and
         the share of the centroids' variance that the plane holds.
     """
-    centroids = _records(tables.read(CENTROIDS).orderBy("cluster_id"))
+    centroids = _records(clustered(tables, CENTROIDS, run_id).orderBy("cluster_id"))
     if not centroids:
         return [], 1.0
     points, share = plane(np.array([row["centroid"] for row in centroids], dtype=np.float64))
     newest = {row["arm_id"]: row for row in history}
-    labels = _labels(tables)
+    labels = _labels(clustered(tables, ASSIGNMENTS, run_id), tables.read(DOCUMENTS))
     found = []
     for row, (x, y) in zip(centroids, points):
         known = newest.get(row["cluster_id"], {})
@@ -71,12 +76,10 @@ def arms(tables: Tables, history: list[Record]) -> tuple[list[Record], float]:
     return sorted(found, key=lambda arm: (-arm["read"], arm["arm_id"])), share
 
 
-def _labels(tables: Tables) -> dict[int, str]:
+def _labels(assignments: DataFrame, documents: DataFrame) -> dict[int, str]:
     """The beginning of the document nearest to each centroid: what an arm is about."""
-    nearest = (
-        tables.read(ASSIGNMENTS).groupBy("cluster_id").agg(F.min(F.struct("distance", "doc_id")).alias("nearest"))
-    )
-    texts = tables.read(DOCUMENTS).select("doc_id", F.substring("text", 1, 400).alias("text"))
+    nearest = assignments.groupBy("cluster_id").agg(F.min(F.struct("distance", "doc_id")).alias("nearest"))
+    texts = documents.select("doc_id", F.substring("text", 1, 400).alias("text"))
     joined = nearest.select("cluster_id", "nearest.doc_id").join(texts, "doc_id")
     return {row["cluster_id"]: textwrap.shorten(row["text"], 100, placeholder=" …") for row in joined.collect()}
 
@@ -118,33 +121,58 @@ def rejections(tables: Tables, run_id: str) -> dict[str, int]:
 
 
 def examples(tables: Tables, run_id: str, count: int) -> list[Record]:
-    """Selected pairs, evenly spaced over the ranks, with their source document cut around the answer.
+    """Selected pairs, evenly spaced over the ranks, with their source document cut around what was read.
 
     Returns:
         rank, score, arm_id, question, answer, source_id, source_file, num_chars, and the excerpt as `before`,
-        `found` and `after`; `found` is the answer where it stands verbatim in the document.
+        `found` and `after`; `found` is the answer where it stands verbatim in the passage of the pair.
     """
     selected = tables.read(SELECTED_PAIRS).where(F.col("run_id") == run_id)
     ranks = [row["rank"] for row in selected.select("rank").orderBy("rank").collect()]
     chosen = sorted({ranks[round(i)] for i in np.linspace(0, len(ranks) - 1, count)}) if ranks else []
     documents = tables.read(DOCUMENTS).select("doc_id", "source_id", "source_file", "num_chars", "text")
     rows = _records(selected.where(F.col("rank").isin(chosen)).join(documents, "doc_id").orderBy("rank"))
-    return [{**row, **excerpt(row["text"], row["answer"], PASSAGE_CHARS)} for row in rows]
+    turns = _turns(tables, run_id, [row["pair_id"] for row in rows])
+    passages = [find_passage(row["text"], turns.get(row["pair_id"], "")) for row in rows]
+    return [
+        {**row, **excerpt(row["text"], passage, row["answer"], PASSAGE_CHARS)} for row, passage in zip(rows, passages)
+    ]
 
 
-def excerpt(text: str, answer: str, max_chars: int) -> dict[str, str]:
-    """Cut `text` to about `max_chars` around the answer; whitespace may differ between the two.
+def _turns(tables: Tables, run_id: str, pair_ids: list[str]) -> dict[str, str]:
+    """The user turn in which the model read the passage of each pair, where its reply was kept."""
+    pairs = committed(tables, QA_PAIRS, run_id).where(F.col("pair_id").isin(pair_ids))
+    read = committed(tables, EXTRACTIONS, run_id).where(F.col("pass") == "extract")
+    read = read.select("iteration", "doc_id", "request_keys")
+    asked = pairs.join(read, ["iteration", "doc_id"]).select(
+        "pair_id", F.get("request_keys", "passage_index").alias("request_key")
+    )
+    found = tables.read(REPLIES).join(F.broadcast(asked), "request_key").select("pair_id", "messages")
+    return {row["pair_id"]: json.loads(row["messages"])[-1]["content"] for row in found.collect()}
 
-    >>> excerpt("One two.  Three four.", "two. Three", 100)
+
+def excerpt(text: str, passage: tuple[int, int] | None, answer: str, max_chars: int) -> dict[str, str]:
+    """Cut a document to about `max_chars` around the answer, or around the passage where that has it in other words.
+
+    Args:
+        text: the document.
+        passage: where the passage stands in it; None for all of it.
+        answer: is looked for in the passage; whitespace may differ.
+        max_chars: of the excerpt.
+
+    >>> excerpt("One two.  Three four.", None, "two. Three", 100)
     {'before': 'One ', 'found': 'two.  Three', 'after': ' four.'}
     """
-    words = answer.split()
-    match = re.search(r"\s+".join(map(re.escape, words)), text) if words else None
-    start, stop = match.span() if match else (0, 0)
-    margin = max((max_chars - (stop - start)) // 2, 0) if match else max_chars
+    begin, end = passage or (0, len(text))
+    words = re.compile(r"\s+".join(map(re.escape, answer.split())))
+    match = words.search(text, begin, end) if words.pattern else None
+    start, stop = match.span() if match else (begin, min(end, begin + max_chars))
+    margin = max((max_chars - (stop - start)) // 2, 0)
     first, last = max(start - margin, 0), min(stop + margin, len(text))
+    found = text[start:stop] if match else ""
     before = ("… " if first else "") + text[first:start]
-    return {"before": before, "found": text[start:stop], "after": text[stop:last] + (" …" if last < len(text) else "")}
+    after = text[start + len(found) : last] + (" …" if last < len(text) else "")
+    return {"before": before, "found": found, "after": after}
 
 
 def loss_curve(tables: Tables, run_id: str) -> list[tuple[int, float]]:

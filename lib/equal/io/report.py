@@ -110,7 +110,7 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
     used = {role: spend(tables, run) for role, run in runs.items()}
     dropped = evidence.removals(tables)
     history = evidence.arm_history(tables, equal_run)
-    arms, plane_share = evidence.arms(tables, history)
+    arms, plane_share = evidence.arms(tables, equal_run, history)
     measured = evaluations(tables, list(runs.values()))
     courses = {role: evidence.distance_course(tables, measured, run) for role, run in runs.items()}
     curves = {role: curve for role, run in runs.items() if (curve := evidence.loss_curve(tables, run))}

@@ -53,7 +53,7 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
     return {
         "documents": tables.read(DOCUMENTS).count(),
         "removed": _counts(tables.read(REMOVALS), "stage"),
-        "arms": tables.read(ASSIGNMENTS).select("cluster_id").distinct().count(),
+        "arms": clustered(tables, ASSIGNMENTS, equal_run).select("cluster_id").distinct().count(),
         "iterations": used["iterations"],
         "documents_extracted": sum(used["outcomes"].values()),
         **{name: used[name] for name in ("llm_calls", "prompt_tokens", "completion_tokens", "pairs", "outcomes")},
@@ -109,10 +109,16 @@ def require_runs(tables: Tables, wanted: list[str]) -> None:
 
 
 def find_control(tables: Tables, equal_run: str) -> str | None:
-    """The newest other run whose documents were chosen at random, if there is one."""
-    selected = tables.read(SELECTED_PAIRS).where((F.col("method") == "random") & (F.col("run_id") != equal_run))
-    runs = selected.select("run_id").distinct().join(tables.read(ITERATIONS), "run_id")
-    newest = runs.groupBy("run_id").agg(F.max("finished_at").alias("at")).orderBy(F.desc("at"), "run_id").first()
+    """The newest other run that read as many documents of the same clustering, chosen at random; None without one.
+
+    Any other one differs in more than the choice. One clustering means one corpus, one model and one prompt, too.
+    """
+    ends = tables.read(ITERATIONS).groupBy("run_id", "clustering")
+    ends = ends.agg(F.max("total_documents").alias("total_documents"), F.max("finished_at").alias("at"))
+    own = ends.where(F.col("run_id") == equal_run).select("clustering", "total_documents")
+    others = ends.where(F.col("run_id") != equal_run).join(own, ["clustering", "total_documents"])
+    drawn = tables.read(SELECTED_PAIRS).where(F.col("method") == "random")
+    newest = others.join(drawn, "run_id", "left_semi").orderBy(F.desc("at"), "run_id").first()
     return newest["run_id"] if newest else None
 
 
@@ -120,6 +126,12 @@ def committed(tables: Tables, table: str, run_id: str) -> DataFrame:
     """The run's rows of `table` that belong to an iteration with a commit mark."""
     marks = tables.read(ITERATIONS).where(F.col("run_id") == run_id).select("run_id", "iteration")
     return tables.read(table).join(marks, ["run_id", "iteration"], "left_semi")
+
+
+def clustered(tables: Tables, table: str, run_id: str) -> DataFrame:
+    """The rows of `table` (assignments or centroids) of the clustering whose clusters are the run's arms."""
+    own = tables.read(ITERATIONS).where(F.col("run_id") == run_id).select("clustering")
+    return tables.read(table).join(own, "clustering", "left_semi")
 
 
 def evaluations(tables: Tables, runs: list[str]) -> Measured:

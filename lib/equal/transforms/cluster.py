@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from equal.errors import InputError
-from equal.schemas import ASSIGNMENTS, CLUSTER_ID, DISTANCE, DOC_ID, EMBEDDING, SCHEMAS
+from equal.schemas import CLUSTER_ID, DISTANCE, DOC_ID, EMBEDDING
 from equal.transforms.embed import to_matrix
 
 #: rows a task while fitting; up to this many documents one task adds them all up, always in the same order
@@ -165,7 +165,8 @@ def assign_clusters(embeddings: DataFrame, centroids: np.ndarray) -> DataFrame:
             )
 
     columns = embeddings.select(DOC_ID, EMBEDDING)
-    return columns.mapInArrow(run, SCHEMAS[ASSIGNMENTS]).select(DOC_ID, CLUSTER_ID, DISTANCE)
+    schema = f"{DOC_ID} string, {CLUSTER_ID} int, {DISTANCE} double"
+    return columns.mapInArrow(run, schema).select(DOC_ID, CLUSTER_ID, DISTANCE)
 
 
 def centroid_rows(clustering: Clustering, sizes: Mapping[int, int], fingerprint: str) -> list[dict[str, object]]:
