@@ -3,7 +3,9 @@
 # MAGIC # The arms of one run
 # MAGIC
 # MAGIC Which clusters of documents the bandit read, what it learned of them, and where the budget went.
-# MAGIC Set the environment variable `EQUAL_CONFIG` of the cluster to the run's YAML, or change the line below.
+# MAGIC Name the run as its job did: `EQUAL_CONFIG` is its `--config`, `EQUAL_SET` what it was given by `--set`, blanks
+# MAGIC between, such as `run_name=first storage.root=/Volumes/main/equal/equal/runs storage.schema=main.equal`. Both
+# MAGIC are environment variables of the cluster; or write them into the line below.
 
 # COMMAND ----------
 
@@ -15,7 +17,7 @@ from equal.io.session import open_session
 from equal.io.summary import require_runs, spend
 from equal.io.tables import Tables
 
-config = load(os.environ.get("EQUAL_CONFIG", "conf/prod.yml"))
+config = load(os.environ.get("EQUAL_CONFIG", "conf/prod.yml"), os.environ.get("EQUAL_SET", "").split())
 tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
 require_runs(tables, [config.run_name])
 
@@ -53,7 +55,7 @@ map_of_arms
 # COMMAND ----------
 
 rewarded = [row for row in history if row["reward"] is not None]
-rewards = figures.rewards(rewarded, max(row["iteration"] for row in history))
+rewards = figures.rewards(rewarded, max((row["iteration"] for row in history), default=0))
 rewards
 
 # COMMAND ----------
@@ -86,7 +88,7 @@ budget.toPandas()
 
 # COMMAND ----------
 
-best = max((arm for arm in arms if arm["reward"] is not None), key=lambda arm: arm["reward"])
+best = max((arm for arm in arms if arm["reward"] is not None), key=lambda arm: arm["reward"], default={"arm_id": -1})
 pairs_of_best = tables.spark.sql(
     f"""
     SELECT q.question, q.answer, q.similarity, d.source_id

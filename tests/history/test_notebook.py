@@ -17,9 +17,10 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "arms.py"
 def names(spark, history_root, tmp_path_factory) -> dict[str, object]:
     """What the notebook's cells leave behind."""
     config = tmp_path_factory.mktemp("notebook") / "run.yml"
-    config.write_text(f"run_name: {EQUAL_RUN}\nstorage:\n  root: {history_root}\n", encoding="utf-8")
+    config.write_text("spark:\n  partitions: 2\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EQUAL_CONFIG", str(config))
+        patch.setenv("EQUAL_SET", f"run_name={EQUAL_RUN} storage.root={history_root}")
         return runpy.run_path(str(NOTEBOOK))
 
 
