@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -21,6 +23,8 @@ from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, pulled_documents
+
+log = logging.getLogger("equal")
 
 #: arms named in the progress line
 _ARMS_SHOWN = 5
@@ -73,6 +77,14 @@ def read_sample(job: Job, run_id: str) -> Sample:
                 _require_affordable_sample(config, parts[0], stop, num_read)
     pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
     rows = pairs.select(DOC_ID, "text", "question", "answer").collect()
+    if num_read and not rows:
+        outcomes = sum((Counter(part.outcomes) for part in parts), Counter())
+        log.warning(
+            "warm_up: not one pair came of %d documents (%s); what the model said stands in tables extractions and "
+            "replies: look at it before the budget is spent on more",
+            num_read,
+            ", ".join(f"{status} {count}" for status, count in outcomes.most_common()),
+        )
     return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], parts)
 
 

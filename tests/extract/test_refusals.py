@@ -116,6 +116,16 @@ def test_a_warm_up_that_proves_too_dear_for_the_token_budget_ends_after_its_firs
     assert len(asked) == len(set(asked)) == 12 - 6  # six were read before
 
 
+def test_a_warm_up_that_gives_no_pair_says_so(config, server, caplog):
+    server.fault = always("says_void")
+    other = replace(
+        config, warm_up=replace(config.warm_up, fraction=0.15), extraction=replace(config.extraction, max_tokens=99)
+    )
+    with caplog.at_level("WARNING", logger="equal"):
+        run_stage(other, "warm_up", ARMS["warm_up"])
+    assert "not one pair came of 9 documents (void 9)" in caplog.text
+
+
 def test_a_warm_up_above_the_budget_is_refused(prepared, server):
     other = replace(
         prepared, warm_up=replace(prepared.warm_up, fraction=0.5), budget=replace(prepared.budget, documents=20)
