@@ -80,7 +80,8 @@ ORDER BY e.run_id, documents DESC, e.status;
 -- What the endpoint answered when it did not serve, most frequent first.
 SELECT e.run_id, e.error, count(*) AS documents, max(e.attempts) AS most_attempts
 FROM extractions e
-WHERE e.final AND e.status IN ('failed', 'context_too_short')
+LEFT JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+WHERE e.final AND e.status IN ('failed', 'context_too_short') AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
 GROUP BY e.run_id, e.error
 ORDER BY documents DESC, e.run_id, e.error;
 

@@ -201,6 +201,7 @@ def test_budget_of_nothing_is_refused():
         (["storage.root=s3a://bucket/x"], "storage.root", "'s3a://bucket/x'"),
         (["run_name='../up'"], "run_name", "'../up'"),
         (["run_name=Tables"], "run_name", "'Tables'"),
+        (["run_name=warm_up-1"], "run_name", "'warm_up-1'"),
     ],
 )
 def test_contradictions_are_named_with_value_and_remedy(overrides: list[str], field: str, value: str):

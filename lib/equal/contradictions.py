@@ -88,7 +88,7 @@ _TAKEN = frozenset({"corpus", "tables", "spool", "locks", "encoders", "checkpoin
 def _name_is_no_file_name(run_name: str) -> Iterator[str]:
     if not run_name.replace("-", "").replace("_", "").isalnum():
         yield f"run_name: is {run_name!r}, allowed: letters, digits, - and _; give another, such as run-1"
-    if run_name.lower() in _TAKEN:
+    if run_name.lower() in _TAKEN or run_name.startswith("warm_up-"):
         yield f"run_name: is {run_name!r}, which names something else under storage.root; give another, such as run-1"
 
 
