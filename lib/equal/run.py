@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -78,13 +79,7 @@ def read_sample(job: Job, run_id: str) -> Sample:
     pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
     rows = pairs.select(DOC_ID, "text", "question", "answer").collect()
     if num_read and not rows:
-        outcomes = sum((Counter(part.outcomes) for part in parts), Counter())
-        log.warning(
-            "warm_up: not one pair came of %d documents (%s); what the model said stands in tables extractions and "
-            "replies: look at it before the budget is spent on more",
-            num_read,
-            ", ".join(f"{status} {count}" for status, count in outcomes.most_common()),
-        )
+        log.warning(fruitless(num_read, parts))
     return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], parts)
 
 
@@ -96,6 +91,16 @@ def _require_within_budget(config: RunConfig, num_read: int, num_docs: int) -> N
             f"the budget of {budget}; set warm_up.fraction={budget / num_docs / 2:.1g} or lower, or raise "
             "budget.documents or budget.fraction"
         )
+
+
+def fruitless(num_read: int, parts: Sequence[Extracted]) -> str:
+    """What to tell whoever is about to spend a budget on a model that gave no pair."""
+    outcomes = sum((Counter(part.outcomes) for part in parts), Counter())
+    said = ", ".join(f"{status} {count}" for status, count in outcomes.most_common())
+    return (
+        f"warm_up: not one pair came of {num_read} documents ({said}); what the model said stands in tables "
+        "extractions and replies: look at it before the budget is spent on more"
+    )
 
 
 def _require_affordable_sample(config: RunConfig, first: Extracted, num_first: int, num_read: int) -> None:

@@ -107,7 +107,7 @@ def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, s
 def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_drops(
     spark, config, unbroken, monkeypatch
 ):
-    """Death between the last of an iteration's rows and its commit mark."""
+    """Death between the last of an iteration's rows and its commit mark; other clusters meanwhile change nothing."""
     append = Tables.append
 
     def die(tables: Tables, table: str, frame: DataFrame) -> None:
@@ -122,8 +122,16 @@ def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_d
     left = contents(spark, config)
     assert all(left[name] for name in (EXTRACTIONS, QA_PAIRS, ARM_HISTORY, COSTS))
     assert not left[ITERATIONS]
+    for settings in (replace(config, cluster=replace(config.cluster, k=2)), config):
+        run_stage(settings, "cluster", ARMS["cluster"])
     run_stage(config, "extract", RUN["extract"])
     assert contents(spark, config) == unbroken.contents
+    tables = Tables(spark, config.storage.root)
+    named = {row.clustering for row in tables.read(ITERATIONS).collect()}
+    assert named == {Marks.read(tables, config).of("cluster")["input_hash"]}
+    kept = {row.clustering: row["count"] for row in tables.read(CENTROIDS).groupBy("clustering").count().collect()}
+    assert sorted(kept.values()) == [2, 3]
+    assert kept[named.pop()] == 3
 
 
 def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, finished, server, caplog):
@@ -136,35 +144,15 @@ def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, fin
     assert contents(spark, config) == before
     server.fault = lambda body: ""
     server.bodies.clear()
-    run_stage(replace(config, budget=replace(config.budget, documents=BUDGET + 6)), "extract", RUN["extract"])
+    extended = replace(config, budget=replace(config.budget, documents=BUDGET + 6))
+    run_stage(extended, "extract", RUN["extract"])
     assert len(server.bodies) == 6
     assert set(before[EXTRACTIONS]) < set(contents(spark, config)[EXTRACTIONS])
-
-
-def test_a_fingerprint_is_that_of_the_configuration_in_every_table(spark, finished):
-    extended = replace(finished, budget=replace(finished.budget, documents=BUDGET + 6))
-    run_stage(extended, "extract", RUN["extract"])
-    tables = Tables(spark, finished.storage.root)
-    stages = tables.read(STAGES).where("stage = 'extract'")
-    found = [frame.select("fingerprint").collect() for frame in (tables.read(ITERATIONS), tables.read(ARM_HISTORY))]
-    assert {row.fingerprint for row in stages.collect()} == {extended.fingerprint()}
-    for rows in found:
-        assert {row.fingerprint for row in rows} == {finished.fingerprint(), extended.fingerprint()}
-    assert tables.read(ITERATIONS).select("history_hash").distinct().count() == 1, "a larger budget goes on"
-
-
-def test_documents_that_are_clustered_again_leave_a_run_its_own_arms(spark, config, unbroken):
-    other = replace(config, cluster=replace(config.cluster, k=2))
-    for settings in (other, config):
-        run_stage(settings, "cluster", ARMS["cluster"])
-    run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == unbroken.contents
     tables = Tables(spark, config.storage.root)
-    named = {row.clustering for row in tables.read(ITERATIONS).collect()}
-    assert named == {Marks.read(tables, config).of("cluster")["input_hash"]}
-    kept = {row.clustering: row["count"] for row in tables.read(CENTROIDS).groupBy("clustering").count().collect()}
-    assert sorted(kept.values()) == [2, 3]
-    assert kept[named.pop()] == 3
+    for rows in (tables.read(ITERATIONS), tables.read(ARM_HISTORY), tables.read(STAGES).where("stage = 'extract'")):
+        named = {row.fingerprint for row in rows.select("fingerprint").collect()}
+        assert named == {config.fingerprint(), extended.fingerprint()}
+    assert tables.read(ITERATIONS).select("history_hash").distinct().count() == 1, "a larger budget goes on"
 
 
 def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, monkeypatch):
