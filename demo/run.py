@@ -47,7 +47,7 @@ STEPS: list[Step] = [
 ]
 #: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
 TYPICAL_DOCS = 8000
-TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.4, 1.0, 0.2, 4.6, 1.9, 0.1, 1.9, 0.8, 0.1, 2.2, 0.5)))
+TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.3, 1.0, 0.2, 4.7, 1.7, 0.1, 1.5, 0.8, 0.1, 1.5, 0.4)))
 
 
 def main() -> None:
