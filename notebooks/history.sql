@@ -89,7 +89,8 @@ ORDER BY documents DESC, e.run_id, e.error;
 -- name: cost_per_stage
 -- The bill: what each stage of each run used; `corpus` stages serve every run.
 SELECT run_id, stage, sum(documents) AS documents, sum(calls) AS calls, sum(cached_calls) AS from_store,
-       sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
+       sum(prompt_tokens) AS prompt_tokens, sum(cached_tokens) AS cached_tokens,
+       sum(completion_tokens) AS completion_tokens,
        round(sum(seconds), 1) AS seconds, sum(flops) AS flops, round(sum(money), 4) AS money
 FROM costs
 GROUP BY run_id, stage

@@ -201,6 +201,7 @@ def _spent(done: Pass) -> dict[str, Any]:
         "prompt_tokens": sum(reply.prompt_tokens for reply in done.replies),
         "completion_tokens": sum(reply.completion_tokens for reply in done.replies),
         "paid_prompt_tokens": sum(reply.prompt_tokens for reply in paid),
+        "paid_cached_tokens": sum(reply.cached_tokens for reply in paid),
         "paid_completion_tokens": sum(reply.completion_tokens for reply in paid),
         "request_keys": [request.key for request in done.requests],
     }
