@@ -37,6 +37,13 @@ def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unb
     assert paid(spark, unbroken.config) == BUDGET
     # the six warm-up documents were paid for before
     assert unbroken.calls == BUDGET - 6
+    told = json.loads(Path(unbroken.config.storage.root, "r", "progress.json").read_text())
+    assert (told["state"], told["stop_reason"], told["iteration"]) == ("finished", "documents", last.iteration)
+    assert told["spent"] == {"documents": BUDGET, "tokens": last.total_tokens, "money": 0.0}
+    assert (sum(told["outcomes"].values()), told["pairs"]) == (
+        BUDGET,
+        tables.read(QA_PAIRS).where("run_id = 'r'").count(),
+    )
 
 
 def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
