@@ -23,6 +23,32 @@ NO_PAIRS = Pairs(np.empty(0, object), np.empty(0, int), np.empty(0, object), np.
 LIMITS = Limits(40, 5000, 2.0)
 
 
+class Recorder:
+    """Stands for the MLflow run."""
+
+    def __init__(self, config: RunConfig, history_hash: str, *, resumed: bool) -> None:
+        self.resumed, self.logged, self.failed = resumed, list[tuple[int, dict[str, float]]](), None
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.logged.append((step, dict(metrics)))
+
+    def close(self, *, failed: bool) -> None:
+        self.failed = failed
+
+
+@pytest.fixture(autouse=True)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
+    """Those that were made."""
+    made: list[Recorder] = []
+
+    def make(*args: object, **named: object) -> Recorder:
+        made.append(Recorder(*args, **named))
+        return made[-1]
+
+    monkeypatch.setattr("equal.watch.ExtractionRun", make)
+    return made
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     return load(overrides=[f"storage.root={tmp_path / 'root'}", "run_name=r1", "budget.documents=40"])
@@ -52,11 +78,11 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch):
+def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch, recorder):
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
     monkeypatch.setattr("equal.watch.time", clock)
     path = tmp_path / "r1" / "progress.json"
-    with Watch(config, str(path), fresh(), replace(LIMITS, money=0.0), {}) as watch:
+    with Watch(config, str(path), fresh(), replace(LIMITS, money=0.0), {}, "h1") as watch:
         begun = read(path)
         assert (begun["state"], begun["iteration"], begun["seconds_left"], begun["failed_share"]) == (
             "running", None, None, 0.0,
@@ -79,24 +105,34 @@ def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch
     assert "9/40 docs" in shown
     assert "iteration 2, arms 0,3, 1,500/5,000 tokens, 5 pairs, 33.3% failed, 03:30 left" in shown
     assert "money" not in shown
+    (mlflow,) = recorder
+    assert (mlflow.resumed, mlflow.failed) == (False, False)
+    assert [step for step, _ in mlflow.logged] == [1, 2]
+    assert mlflow.logged[1][1] == {
+        "documents": 9, "tokens": 1500, "money": 0.5, "pairs": 5, "failed_share": 3 / 9,
+        "best_reward": 0.7, "mean_reward": pytest.approx(0.45),
+    }  # fmt: skip
 
 
-def test_a_resumed_run_counts_what_was_committed_before(config, tmp_path):
+def test_a_resumed_run_counts_what_was_committed_before(config, tmp_path, recorder):
     path = tmp_path / "progress.json"
     resumed = replace(fresh(), spent=SECOND.spent, next_iteration=3)
-    with Watch(config, str(path), resumed, LIMITS, {"accepted": 5, "failed": 3, "void": 1}) as watch:
+    with Watch(config, str(path), resumed, LIMITS, {"accepted": 5, "failed": 3, "void": 1}, "h1") as watch:
         begun = read(path)
         watch.committed(iteration(3, {1: None}, {"failed": 3}, Spent(12, 2000, 0.7)))
     assert (begun["iteration"], begun["spent"]["documents"], begun["failed_share"]) == (2, 9, round(3 / 9, 4))
     assert read(path)["failed_share"] == 0.5
+    assert recorder[0].resumed
+    assert set(recorder[0].logged[0][1]) == {"documents", "tokens", "money", "pairs", "failed_share"}, "no reward yet"
 
 
-def test_an_error_is_told_by_its_kind_and_nothing_more(config, tmp_path):
+def test_an_error_is_told_by_its_kind_and_nothing_more(config, tmp_path, recorder):
     path = tmp_path / "progress.json"
-    with pytest.raises(ValueError, match="sk-"), Watch(config, str(path), fresh(), LIMITS, {}):
+    with pytest.raises(ValueError, match="sk-"), Watch(config, str(path), fresh(), LIMITS, {}, "h1"):
         raise ValueError("sk-a-secret")
     assert (read(path)["state"], read(path)["stop_reason"]) == ("failed", "ValueError")
     assert "sk-" not in path.read_text()
+    assert recorder[0].failed
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):

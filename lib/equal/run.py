@@ -145,7 +145,7 @@ def run_to_budget(job: Job) -> Outcome:
             return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed))
 
     before = spend(tables, run.run_id)["outcomes"] if state.spent.documents else {}
-    with Watch(config, job.path(run.run_id, "progress.json"), state, limits, before) as watch:
+    with Watch(config, job.path(run.run_id, "progress.json"), state, limits, before, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
             tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens

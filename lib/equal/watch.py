@@ -1,4 +1,4 @@
-"""What is told of an extraction while it runs: a line on the terminal, and progress.json for whoever monitors it."""
+"""What is told of an extraction while it runs: a line on the terminal, progress.json for monitors, and MLflow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from equal.config import RunConfig
 from equal.extraction import UNSERVED
 from equal.io.progress import write_progress
+from equal.io.tracking import ExtractionRun
 from equal.loop import Iteration, Limits, Spent, State
 
 #: arms named in the progress line
@@ -29,7 +30,13 @@ class Watch:
     """
 
     def __init__(
-        self, config: RunConfig, path: str, state: State, limits: Limits, outcomes: Mapping[str, int]
+        self,
+        config: RunConfig,
+        path: str,
+        state: State,
+        limits: Limits,
+        outcomes: Mapping[str, int],
+        history_hash: str,
     ) -> None:
         """Begin.
 
@@ -39,12 +46,15 @@ class Watch:
             state: where this process begins.
             limits: the budgets.
             outcomes: documents of the iterations committed before, by outcome.
+            history_hash: of the run.
         """
         self._config, self._path, self._limits = config, path, limits
         self._begun, self._spent, self._started = state.spent, state.spent, time.monotonic()
         self._outcomes, self._pairs = Counter(outcomes), len(state.pairs.pair_ids)
         self._iteration: int | None = state.next_iteration - 1 if state.spent.documents else None
         self._arms: list[int] = []
+        self._rewards = {arm_id: arm.reward for arm_id, arm in state.arms.items()}
+        self._mlflow = ExtractionRun(config, history_hash, resumed=self._iteration is not None)
         # nothing is left to read when all are read, whatever the budget
         pool = sum(arm.size for arm in state.arms.values())
         self._ends = Limits(min(limits.documents or pool, pool), limits.tokens, limits.money)
@@ -63,6 +73,7 @@ class Watch:
         self.bar.close()
         if kind is not None:
             self._write("failed", kind.__name__)
+        self._mlflow.close(failed=kind is not None)
 
     def committed(self, iteration: Iteration) -> None:
         """An iteration has its commit mark."""
@@ -70,7 +81,9 @@ class Watch:
         self._spent, self._iteration, self._arms = iteration.spent, iteration.number, sorted(iteration.arms)
         self._outcomes.update(extracted.outcomes)
         self._pairs += len(extracted.pairs.pair_ids)
+        self._rewards |= {arm_id: arm.reward for arm_id, arm in iteration.arms.items()}
         self._write("running")
+        self._mlflow.log(iteration.number, self._metrics())
         self.bar.set_postfix_str(self._line(), refresh=False)
         self.bar.update(sum(extracted.documents.values()))
 
@@ -85,6 +98,11 @@ class Watch:
 
     def _left(self) -> float | None:
         return seconds_left(time.monotonic() - self._started, self._begun, self._spent, self._ends)
+
+    def _metrics(self) -> dict[str, float]:
+        known = [reward for reward in self._rewards.values() if reward is not None]
+        rewards = {"best_reward": max(known), "mean_reward": sum(known) / len(known)} if known else {}
+        return {**vars(self._spent), "pairs": self._pairs, "failed_share": self.failed_share, **rewards}
 
     def _line(self) -> str:
         arms = ",".join(map(str, self._arms[:_ARMS_SHOWN])) + ("..." if len(self._arms) > _ARMS_SHOWN else "")

@@ -46,6 +46,15 @@ def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unb
     )
 
 
+def test_the_extraction_is_one_mlflow_run_with_a_step_an_iteration(spark, unbroken):
+    client = mlflow.MlflowClient(f"sqlite:///{unbroken.config.storage.root}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("equal").experiment_id], "tags.stage = 'extract'")
+    committed = Tables(spark, unbroken.config.storage.root).read(ITERATIONS).orderBy("iteration").collect()
+    points = client.get_metric_history(run.info.run_id, "documents")
+    assert [(m.step, m.value) for m in points] == [(row.iteration, row.total_documents) for row in committed]
+    assert run.data.metrics["best_reward"] >= run.data.metrics["mean_reward"]
+
+
 def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
     tables = Tables(spark, unbroken.config.storage.root)
     stored = tables.read(REPLIES).agg(F.sum("cached_tokens")).first()[0]
