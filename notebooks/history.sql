@@ -220,6 +220,21 @@ LEFT JOIN tuned t ON t.run_id = p.run_id
 ORDER BY r.received_at, r.request_key;
 
 
+-- name: pairs_that_said_it_again
+-- engine: spark
+-- Which accepted pairs were left out because a better-ranked one asks the same, and how near they are.
+WITH dropped AS (
+  SELECT run_id, question AS kept_question, pair_id AS kept, doc_id AS kept_doc, explode(duplicates) AS duplicate
+  FROM selected_pairs
+)
+SELECT d.run_id, d.duplicate.reason, round(d.duplicate.similarity, 4) AS similarity, d.duplicate.pair_id AS dropped,
+       q.question AS dropped_question, q.doc_id AS dropped_doc, d.kept, d.kept_question, d.kept_doc
+FROM dropped d
+JOIN qa_pairs q ON q.run_id = d.run_id AND q.pair_id = d.duplicate.pair_id
+JOIN iterations i ON i.run_id = q.run_id AND i.iteration = q.iteration
+ORDER BY d.run_id, d.duplicate.reason, similarity DESC, d.duplicate.pair_id;
+
+
 -- name: versions_of_the_arm_history
 -- engine: spark
 -- Every commit of the bandit, so that one can look at the arms as they were; pick a version for the next query.

@@ -175,8 +175,19 @@ SCHEMAS: dict[str, StructType] = {
         started_at=_T,
         finished_at=_T,
     ),
+    # duplicates: accepted pairs that this one stands for, better-ranked as it is; reason: same_question or near
     SELECTED_PAIRS: _struct(
-        run_id=_S, method=_S, pair_id=_S, rank=_I, score=_D, round=_I, arm_id=_I, doc_id=_S, question=_S, answer=_S
+        run_id=_S,
+        method=_S,
+        pair_id=_S,
+        rank=_I,
+        score=_D,
+        round=_I,
+        arm_id=_I,
+        doc_id=_S,
+        question=_S,
+        answer=_S,
+        duplicates=ArrayType(_struct(pair_id=_S, reason=_S, similarity=_D)),
     ),
     # cached_tokens are those of the prompt_tokens that the server's prefix cache answered
     COSTS: _struct(

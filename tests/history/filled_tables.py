@@ -240,8 +240,12 @@ def _finish(run_id: str, mlflow_run: str, rows: Rows, documents: int, pairs: int
     method = "equal" if run_id == EQUAL_RUN else "random"
     own = [p for p in rows[s.QA_PAIRS] if p["run_id"] == run_id and p["iteration"] <= ITERATIONS]
     own.sort(key=lambda pair: (pair["arm_id"], pair["pair_id"]))
-    for rank, pair in enumerate(own, start=1):
-        rows[s.SELECTED_PAIRS].append({**pair, "method": method, "rank": rank, "score": 1 - 0.01 * rank, "round": 0})
+    *kept, last = own
+    for rank, pair in enumerate(kept, start=1):
+        said_again = [{"pair_id": last["pair_id"], "reason": "near", "similarity": 0.99}] if rank == 1 else []
+        rows[s.SELECTED_PAIRS].append(
+            {**pair, "method": method, "rank": rank, "score": 1 - 0.01 * rank, "round": 0, "duplicates": said_again}
+        )
     tuned = 2.41 if run_id == EQUAL_RUN else 2.52
     rows[s.EVALUATIONS] += [
         _evaluation(run_id, "transport_distance", "pairs", *_distance(run_id, ITERATIONS)),
