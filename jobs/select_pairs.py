@@ -6,8 +6,10 @@ since Python and spark-submit put a script's folder first on the path.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from equal.history import collect_pairs
 from equal.io.export import write_conversations
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
@@ -23,12 +25,20 @@ def select(job: Job) -> Outcome:
         [row.asDict() for row in committed(job.tables, table, config.run_name).drop("embedding").collect()]
         for table in (QA_PAIRS, ARM_HISTORY)
     )
+    vectors = collect_pairs(committed(job.tables, QA_PAIRS, config.run_name))
     selected = select_pairs(
-        pairs, history, strategy=config.bandit.strategy, max_pairs=config.select.max_pairs, seed=config.seed
+        pairs,
+        history,
+        dict(zip(vectors.pair_ids, vectors.embeddings)),
+        strategy=config.bandit.strategy,
+        max_pairs=config.select.max_pairs,
+        max_similarity=config.select.max_similarity,
+        seed=config.seed,
     )
+    duplicates = Counter(found["reason"] for row in selected for found in row["duplicates"])
     job.replace(SELECTED_PAIRS, job.tables.rows(SELECTED_PAIRS, selected), f"run_id = '{config.run_name}'")
     path = job.path(config.run_name, config.select.export)
-    return Outcome(len(pairs), write_conversations(path, selected), {"export": path})
+    return Outcome(len(pairs), write_conversations(path, selected), {**duplicates, "export": path})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -36,7 +36,7 @@ def warm_up(job: Job) -> Outcome:
     log_warm_up(config, details, alignment.losses)
     paid = {
         name: sum(getattr(part, f"paid_{name}") for part in sample.parts)
-        for name in ("prompt_tokens", "completion_tokens", "money")
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "money")
     }
     flops = inference_flops(config.endpoint.model_parameters, paid["prompt_tokens"] + paid["completion_tokens"])
     flops += training_flops(alignment.num_parameters, alignment.num_tokens)

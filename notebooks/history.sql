@@ -89,7 +89,8 @@ ORDER BY documents DESC, e.run_id, e.error;
 -- name: cost_per_stage
 -- The bill: what each stage of each run used; `corpus` stages serve every run.
 SELECT run_id, stage, sum(documents) AS documents, sum(calls) AS calls, sum(cached_calls) AS from_store,
-       sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
+       sum(prompt_tokens) AS prompt_tokens, sum(cached_tokens) AS cached_tokens,
+       sum(completion_tokens) AS completion_tokens,
        round(sum(seconds), 1) AS seconds, sum(flops) AS flops, round(sum(money), 4) AS money
 FROM costs
 GROUP BY run_id, stage
@@ -217,6 +218,21 @@ JOIN extractions e ON e.run_id = q.run_id AND e.iteration = q.iteration AND e.do
 JOIN replies r ON array_contains(e.request_keys, r.request_key) AND r.passage_key = passage.passage_key
 LEFT JOIN tuned t ON t.run_id = p.run_id
 ORDER BY r.received_at, r.request_key;
+
+
+-- name: pairs_that_said_it_again
+-- engine: spark
+-- Which accepted pairs were left out because a better-ranked one asks the same, and how near they are.
+WITH dropped AS (
+  SELECT run_id, question AS kept_question, pair_id AS kept, doc_id AS kept_doc, explode(duplicates) AS duplicate
+  FROM selected_pairs
+)
+SELECT d.run_id, d.duplicate.reason, round(d.duplicate.similarity, 4) AS similarity, d.duplicate.pair_id AS dropped,
+       q.question AS dropped_question, q.doc_id AS dropped_doc, d.kept, d.kept_question, d.kept_doc
+FROM dropped d
+JOIN qa_pairs q ON q.run_id = d.run_id AND q.pair_id = d.duplicate.pair_id
+JOIN iterations i ON i.run_id = q.run_id AND i.iteration = q.iteration
+ORDER BY d.run_id, d.duplicate.reason, similarity DESC, d.duplicate.pair_id;
 
 
 -- name: versions_of_the_arm_history

@@ -218,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         prompt_tokens = sum(len(m["content"].split()) for m in body["messages"])
         usage = {
             "prompt_tokens": prompt_tokens, "completion_tokens": len((text or "").split()),
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": prompt_tokens - len(body["messages"][-1]["content"].split())},
         }  # fmt: skip
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
         self._send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())

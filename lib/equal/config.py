@@ -158,6 +158,7 @@ class Budget:
 @dataclass(frozen=True)
 class Select:
     max_pairs: int = setting(low=0)
+    max_similarity: float = setting(low=0.0, high=1.0)
     export: str = setting(science=False)
 
 

@@ -166,7 +166,7 @@ class Extraction:
         final = written.where("final").groupBy("arm_id", "status").agg(F.count("*").alias("documents")).collect()
         names = [
             *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
-            *("paid_prompt_tokens", "paid_completion_tokens"),
+            *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
         ]
         sums = written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names]).first().asDict()
         documents: dict[int, int] = {}

@@ -114,7 +114,8 @@ def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at:
     cost = {
         "run_id": run.run_id, "stage": "extract", "iteration": iteration.number, "documents": documents,
         "calls": extracted.calls, "cached_calls": extracted.cached_calls,
-        "prompt_tokens": extracted.paid_prompt_tokens, "completion_tokens": extracted.paid_completion_tokens,
+        "prompt_tokens": extracted.paid_prompt_tokens, "cached_tokens": extracted.paid_cached_tokens,
+        "completion_tokens": extracted.paid_completion_tokens,
         "seconds": (now - started_at).total_seconds(),
         "flops": flops, "money": extracted.paid_money, "recorded_at": now,
     }  # fmt: skip

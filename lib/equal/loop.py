@@ -85,6 +85,7 @@ class Extracted:
         outcomes: documents by outcome; adds up to the documents read.
         prompt_tokens: of all replies used, cached or not; likewise completion_tokens and money.
         paid_prompt_tokens: of the replies that were asked for now; likewise the other paid_ figures.
+        paid_cached_tokens: those of paid_prompt_tokens that the server's prefix cache answered.
     """
 
     documents: dict[int, int]
@@ -96,6 +97,7 @@ class Extracted:
     completion_tokens: int = 0
     money: float = 0.0
     paid_prompt_tokens: int = 0
+    paid_cached_tokens: int = 0
     paid_completion_tokens: int = 0
     paid_money: float = 0.0
 

@@ -20,15 +20,14 @@ from equal.extraction import Extraction
 from equal.history import Run, open_state, record_iteration
 from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
+from equal.io.summary import spend
 from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, pulled_documents
+from equal.watch import Watch
 
 log = logging.getLogger("equal")
-
-#: arms named in the progress line
-_ARMS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -142,18 +141,17 @@ def run_to_budget(job: Job) -> Outcome:
 
     def extract(iteration: int, pulls: list[Pull]) -> Extracted:
         clock["started"] = datetime.now(timezone.utc)
-        with reading_progress(bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
+        with reading_progress(watch.bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
             return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed))
 
-    total = limits.documents or sum(arm.size for arm in state.arms.values())
-    label = f"extract ({config.run_name})"
-    with tqdm(total=total, initial=state.spent.documents, desc=label, unit="doc", dynamic_ncols=True) as bar:
+    before = spend(tables, run.run_id)["outcomes"] if state.spent.documents else {}
+    with Watch(config, job.path(run.run_id, "progress.json"), state, limits, before, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
             tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
             flops = inference_flops(config.endpoint.model_parameters, tokens) + iteration.transport_flops
             record_iteration(tables, run, iteration, clock["started"], flops)
-            _show(bar, iteration)
+            watch.committed(iteration)
 
         state, reason = run_bandit(
             state,
@@ -163,6 +161,7 @@ def run_to_budget(job: Job) -> Outcome:
             score=reading.score,
             record=record,
         )
+        watch.finished(reason)
     assignments.unpersist()
     details = {"iterations": state.next_iteration - 1, "documents": state.spent.documents, "stop_reason": reason}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
@@ -183,16 +182,3 @@ def _policy(config: RunConfig, state: State, warm_up_documents: int) -> Policy:
         bandit.alpha,
         warm_up_documents,
     )
-
-
-def _show(bar: tqdm, iteration: Iteration) -> None:
-    """Move the progress line on by one iteration."""
-    extracted = iteration.extracted
-    arms = sorted(iteration.arms)
-    named = ",".join(map(str, arms[:_ARMS_SHOWN])) + ("..." if len(arms) > _ARMS_SHOWN else "")
-    bar.set_postfix_str(
-        f"iteration {iteration.number}, arms {named}, +{len(extracted.pairs.pair_ids)} pairs, "
-        f"{iteration.spent.tokens:,} tokens, {extracted.outcomes.get('failed', 0)} failed",
-        refresh=False,
-    )
-    bar.update(sum(extracted.documents.values()))

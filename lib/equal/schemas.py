@@ -119,6 +119,7 @@ SCHEMAS: dict[str, StructType] = {
         prompt_tokens=_L,
         completion_tokens=_L,
         paid_prompt_tokens=_L,
+        paid_cached_tokens=_L,
         paid_completion_tokens=_L,
         passages=_I,
         num_pairs=_I,
@@ -174,9 +175,21 @@ SCHEMAS: dict[str, StructType] = {
         started_at=_T,
         finished_at=_T,
     ),
+    # duplicates: accepted pairs that this one stands for, better-ranked as it is; reason: same_question or near
     SELECTED_PAIRS: _struct(
-        run_id=_S, method=_S, pair_id=_S, rank=_I, score=_D, round=_I, arm_id=_I, doc_id=_S, question=_S, answer=_S
+        run_id=_S,
+        method=_S,
+        pair_id=_S,
+        rank=_I,
+        score=_D,
+        round=_I,
+        arm_id=_I,
+        doc_id=_S,
+        question=_S,
+        answer=_S,
+        duplicates=ArrayType(_struct(pair_id=_S, reason=_S, similarity=_D)),
     ),
+    # cached_tokens are those of the prompt_tokens that the server's prefix cache answered
     COSTS: _struct(
         run_id=_S,
         stage=_S,
@@ -185,6 +198,7 @@ SCHEMAS: dict[str, StructType] = {
         calls=_L,
         cached_calls=_L,
         prompt_tokens=_L,
+        cached_tokens=_L,
         completion_tokens=_L,
         seconds=_D,
         flops=_D,

@@ -14,6 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from chat_server import always
 from equal.errors import EndpointError
@@ -22,7 +23,7 @@ from equal.io.marks import Marks
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
-from equal.schemas import ARM_HISTORY, CENTROIDS, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, STAGES
+from equal.schemas import ARM_HISTORY, CENTROIDS, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES, STAGES
 from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file
 from small_disk import needs_namespaces, run_out_of_space
 
@@ -36,6 +37,30 @@ def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unb
     assert paid(spark, unbroken.config) == BUDGET
     # the six warm-up documents were paid for before
     assert unbroken.calls == BUDGET - 6
+    told = json.loads(Path(unbroken.config.storage.root, "r", "progress.json").read_text())
+    assert (told["state"], told["stop_reason"], told["iteration"]) == ("finished", "documents", last.iteration)
+    assert told["spent"] == {"documents": BUDGET, "tokens": last.total_tokens, "money": 0.0}
+    assert (sum(told["outcomes"].values()), told["pairs"]) == (
+        BUDGET,
+        tables.read(QA_PAIRS).where("run_id = 'r'").count(),
+    )
+
+
+def test_the_extraction_is_one_mlflow_run_with_a_step_an_iteration(spark, unbroken):
+    client = mlflow.MlflowClient(f"sqlite:///{unbroken.config.storage.root}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("equal").experiment_id], "tags.stage = 'extract'")
+    committed = Tables(spark, unbroken.config.storage.root).read(ITERATIONS).orderBy("iteration").collect()
+    points = client.get_metric_history(run.info.run_id, "documents")
+    assert [(m.step, m.value) for m in points] == [(row.iteration, row.total_documents) for row in committed]
+    assert run.data.metrics["best_reward"] >= run.data.metrics["mean_reward"]
+
+
+def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
+    tables = Tables(spark, unbroken.config.storage.root)
+    stored = tables.read(REPLIES).agg(F.sum("cached_tokens")).first()[0]
+    costs = tables.read(COSTS).where("cached_tokens > 0").collect()
+    assert {row.stage for row in costs} == {"warm_up", "extract"}
+    assert sum(row.cached_tokens for row in costs) == stored
 
 
 def test_the_alignment_before_and_after_the_warm_up_is_in_mlflow(prepared):

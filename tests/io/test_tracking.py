@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import mlflow
 import pytest
 
@@ -41,6 +43,7 @@ def test_a_run_holds_settings_curve_and_artifacts_under_the_root(config, tmp_pat
 
 
 def test_neither_key_nor_address_is_a_parameter(config, tmp_path):
+    _course(config, steps=(1,))
     with tracking.tracked(config, "n", {}):
         pass
     assert not [p for p in (tmp_path / "root").rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
@@ -63,10 +66,57 @@ def test_warm_up_shows_its_losses_and_alignment(config):
     assert [(m.step, m.value) for m in history] == [(1, 0.9), (2, 0.8), (3, 0.7)]
 
 
+def _course(config, history_hash="h1", *, resumed=False, failed=False, steps=()):
+    run = tracking.ExtractionRun(config, history_hash, resumed=resumed)
+    for step in steps:
+        run.log(step, {"documents": 10 * step, "best_reward": 0.5})
+    run.close(failed=failed)
+
+
+def test_an_extraction_is_one_run_however_often_it_is_resumed(config):
+    _course(config, steps=(1, 2), failed=True)
+    larger = dataclasses.replace(config, budget=dataclasses.replace(config.budget, documents=9))
+    _course(larger, resumed=True)  # nothing was committed: nothing is opened
+    _course(larger, resumed=True, steps=(3,))
+    (run,) = mlflow.search_runs(output_format="list")
+    assert (run.info.run_name, run.info.status) == ("r1", "FINISHED")
+    assert run.data.tags["fingerprint"] == larger.fingerprint() != config.fingerprint()
+    assert (run.data.tags["run_id"], run.data.tags["stage"]) == ("r1", "extract")
+    points = mlflow.MlflowClient().get_metric_history(run.info.run_id, "documents")
+    assert [(m.step, m.value) for m in points] == [(1, 10.0), (2, 20.0), (3, 30.0)]
+    _course(config, "h2", resumed=True, steps=(1,))  # another run of that name
+    _course(config, steps=(1,))  # begun anew
+    with tracking.tracked(config, "finetune r1", {"stage": "finetune"}):
+        pass
+    assert len(mlflow.search_runs(output_format="list")) == 4
+
+
+def test_mlflow_that_does_not_answer_is_asked_again_at_the_end_alone(config, monkeypatch, caplog):
+    sent, down = [], [True]
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()):
+        sent.append([m.step for m in metrics])
+        if down[0]:
+            raise ConnectionError("refused")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
+    run = tracking.ExtractionRun(config, "h1", resumed=False)
+    run.log(1, {"documents": 1})
+    run.log(2, {"documents": 2})
+    assert sent == [[1]]
+    down[0] = False
+    run.close(failed=False)
+    assert sent == [[1], [1, 2]]
+    assert [r.message for r in caplog.records if "does not answer (refused)" in r.message] == [
+        caplog.records[0].message
+    ]
+
+
 def test_a_store_that_cannot_be_opened_is_named(config, tmp_path):
     (tmp_path / "root").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"tracking\.uri"):
         tracking.set_up(config)
+    _course(config, steps=(1,))  # an extraction goes on without
 
 
 def test_the_data_set_is_a_delta_table_at_a_version(config, tables):

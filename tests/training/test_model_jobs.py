@@ -55,6 +55,7 @@ def config(tmp_path_factory, tiny_model) -> RunConfig:
             "bandit.docs_per_pull=1", f"finetune.base_model={tiny_model}", "finetune.epochs=2",
             "finetune.batch_size=4", "finetune.micro_batch_size=4", "finetune.max_tokens=64",
             "evaluate.max_new_tokens=4", "evaluate.max_items=5", "transport.splits=2", "select.max_pairs=10",
+            "select.max_similarity=1.0",
         ]
     )  # fmt: skip
 

@@ -147,6 +147,8 @@ def test_rows_hold_what_the_server_was_asked_and_what_it_took(documents, server,
     assert gold.completion_tokens > 3
     paid = (gold.paid_prompt_tokens, gold.paid_completion_tokens)
     assert paid == (gold.prompt_tokens, gold.completion_tokens)
+    (asked,) = [body["messages"] for body in server.bodies if "d-gold" in passage_of(body)]
+    assert gold.paid_cached_tokens == sum(len(turn["content"].split()) for turn in asked[:-1]) > 0
     (pair,) = gold.pairs
     assert pair.answer in ("".join(text_of("d-gold")), text_of("d-gold")[0].strip(), text_of("d-gold")[1])
     assert pair.accepted
@@ -187,8 +189,9 @@ def test_nothing_is_paid_for_twice(documents, tables, server, tmp_path):
                 continue
             assert (after["calls"], after["attempts"]) == (0, 0)
             assert after["cached_calls"] == before["calls"]
-            assert (after["paid_prompt_tokens"], after["paid_completion_tokens"]) == (0, 0)
-            changed = {"calls", "cached_calls", "attempts", "paid_prompt_tokens", "paid_completion_tokens"}
+            bill = {"paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"}
+            assert [after[name] for name in bill] == [0, 0, 0]
+            changed = {"calls", "cached_calls", "attempts", *bill}
             assert {k: v for k, v in after.items() if k not in changed} == {
                 k: v for k, v in before.items() if k not in changed
             }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from equal.core.ngrams import words
 from equal.core.qa import MIN_QUESTION_CHARS, QA, is_looping
 from equal.core.sentences import content_words
 
+#: words in a row that nobody writes by chance
+_RUN_WORDS = 8
 #: share of words two questions have in common from which one is a copy of the other
 _COPY_JACCARD = 0.7
 
@@ -18,7 +21,7 @@ class Rejection:
     """Why a pair does not count.
 
     Attributes:
-        reason: one word to group by: empty, looping, copied_example, ungrounded, contaminated ...
+        reason: one word to group by: empty, looping, copied_example, copied_prompt, ungrounded, contaminated ...
         evidence: for a person.
     """
 
@@ -63,6 +66,29 @@ def reject_answer(
         return Rejection("ungrounded", f"{share:.2f} of the answer's content words stand in the passage")
     hit = match(f"{pair.question}\n{pair.answer}")
     return None if hit is None else Rejection("contaminated", str(hit))
+
+
+def reject_prompt(pair: QA, passage: str, prompt: str) -> Rejection | None:
+    """Whether a pair gives away what the model was told: words in a row of the prompt that the passage lacks.
+
+    Args:
+        pair: question and answer.
+        passage: what they were read from.
+        prompt: the turns that are the same for every passage.
+    """
+    leaked = _runs(f"{pair.question}\n{pair.answer}") & _prompt_runs(prompt)
+    leaked -= _runs(passage) if leaked else frozenset()
+    return Rejection("copied_prompt", " ".join(min(leaked))) if leaked else None
+
+
+def _runs(text: str) -> frozenset[tuple[str, ...]]:
+    tokens = words(text)
+    return frozenset(tuple(tokens[i : i + _RUN_WORDS]) for i in range(len(tokens) - _RUN_WORDS + 1))
+
+
+@lru_cache(maxsize=8)
+def _prompt_runs(prompt: str) -> frozenset[tuple[str, ...]]:
+    return _runs(prompt)
 
 
 def same_question(question: str) -> str:

@@ -136,6 +136,11 @@ class Prompt:
         return tuple(qa for example in self.examples for qa in (*example.pairs, *example.drafts))
 
     @cached_property
+    def fixed_text(self) -> str:
+        """What the model is told, whatever the passage."""
+        return "\n".join(message["content"] for message in self._fixed)
+
+    @cached_property
     def _fixed(self) -> tuple[Message, ...]:
         turns = [{"role": "system", "content": _fill(self.system, max_pairs=str(self.max_pairs)).strip()}]
         for example in self.examples:
@@ -233,11 +238,13 @@ def escape(text: str) -> str:
     Servers tokenise special tokens wherever they stand in a message, so a document that quotes a chat
     template would otherwise speak as the system or the assistant.
     """
-    text = re.sub(
-        r"(?i)<(?=\s*/?\s*(?:passage|drafts|s|bos|eos|pad|unk|start_of_turn|end_of_turn|think)\s*>)", "&lt;", text
-    )
+    # whatever follows the name: a model reads `</passage x>`, or a tag that the template closes, as an end as well
+    text = re.sub(r"(?i)<(?=\s*/?\s*(?:passage|drafts)\b)", "&lt;", text)
+    text = re.sub(r"(?i)<(?=\s*/?\s*(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think)\s*>)", "&lt;", text)
     text = re.sub(r"<(?=[|｜])", "&lt;", text)
-    return re.sub(r"(?i)\[(?=\s*/?\s*(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\s*\])", "&#91;", text)
+    return re.sub(
+        r"(?i)\[(?=\s*/?\s*(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\s*\])", "&#91;", text
+    )
 
 
 def find_passage(text: str, turn: str) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from equal.core.chat import Reply, Request
-from equal.core.checks import reject_answer, reject_question, same_question
+from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
 
@@ -169,6 +169,7 @@ async def read_document(
         await _refine(reading, recipe, recipe.refine, ask)
         _check_questions(reading.pairs, recipe)
     _check_answers(reading.pairs, recipe, match)
+    _check_leaks(reading.pairs, recipe)
     await _embed([pair for pair in reading.pairs if not pair.reason], encode)
     return reading
 
@@ -263,6 +264,16 @@ def _check_answers(pairs: Sequence[Pair], recipe: Recipe, match: Match) -> None:
     for pair in pairs:
         qa, passage = QA(pair.question, pair.answer), pair.passage.text
         rejection = reject_answer(qa, passage, min_grounded_share=recipe.min_grounded_share, match=match)
+        if rejection is not None:
+            pair.drop(rejection.reason, rejection.evidence)
+
+
+def _check_leaks(pairs: Sequence[Pair], recipe: Recipe) -> None:
+    """What the model was told is no knowledge of the passage, whatever made the model repeat it."""
+    fixed = [prompt.fixed_text for prompt in (recipe.extract, recipe.refine) if prompt]
+    for pair in pairs:
+        qa, passage = QA(pair.question, pair.answer), pair.passage.text
+        rejection = next(filter(None, (reject_prompt(qa, passage, text) for text in fixed if not pair.reason)), None)
         if rejection is not None:
             pair.drop(rejection.reason, rejection.evidence)
 

@@ -106,7 +106,8 @@ def distance_course(tables: Tables, measured: Measured, run_id: str) -> list[Rec
 
 def ledger(tables: Tables, runs: list[str]) -> list[Record]:
     """The cost rows by run and stage, iterations summed, in the order of the stages."""
-    names = ("documents", "calls", "cached_calls", "prompt_tokens", "completion_tokens", "seconds", "flops", "money")
+    tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
+    names = ("documents", "calls", "cached_calls", *tokens, "seconds", "flops", "money")
     costs = tables.read(COSTS).where(F.col("run_id").isin([CORPUS, *runs])).groupBy("run_id", "stage")
     summed = costs.agg(*[F.sum(name).alias(name) for name in names])
     order = {run: place for place, run in enumerate([CORPUS, *runs])}

@@ -1,10 +1,13 @@
-"""Progress on the driver's terminal: of Spark work by tasks done, of an extraction by replies that came."""
+"""Progress: of Spark work by tasks done, of an extraction by replies that came, and a file for other programs."""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 from tqdm import tqdm
@@ -51,6 +54,22 @@ def reading_progress(bar: tqdm, count_replies: Callable[[], int], num_docs: int)
         stop.set()
         watcher.join()
         bar.n = start
+
+
+def write_progress(path: str, facts: Mapping[str, object]) -> None:
+    """Replace a JSON file in one step, so that whoever reads it sees the old or the new one, whole.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the old file stands.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}")
+    try:
+        unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _watch(spark: SparkSession, label: str, stop: threading.Event) -> None:

@@ -38,6 +38,7 @@ class Outcome:
     calls: int = 0
     cached_calls: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     flops: float = 0.0
     money: float = 0.0
@@ -213,6 +214,7 @@ def _record(tables: Tables, marks: Marks, stage: str, input_hash: str, outcome: 
             "calls": outcome.calls,
             "cached_calls": outcome.cached_calls,
             "prompt_tokens": outcome.prompt_tokens,
+            "cached_tokens": outcome.cached_tokens,
             "completion_tokens": outcome.completion_tokens,
             "seconds": seconds,
             "flops": outcome.flops,

@@ -1,4 +1,4 @@
-"""MLflow, on the driver only: where it keeps things, and one tracked run a fine-tuning.
+"""MLflow, on the driver only: where it keeps things, one tracked run a fine-tuning, and one an extraction.
 
 Only settings that results depend on are logged. The endpoint's key is in no setting, and so in no parameter.
 """
@@ -22,12 +22,17 @@ from equal.errors import InputError
 from equal.io.session import on_databricks
 from equal.io.tables import Tables
 
+log = logging.getLogger("equal")
+
 #: entries that one request to the tracking server may hold
 _PARAMS_PER_CALL, _METRICS_PER_CALL, _VALUE_CHARS = 100, 1000, 500
 
 
-def set_up(config: RunConfig) -> None:
+def set_up(config: RunConfig) -> str:
     """Point MLflow at `tracking.uri`, or at a SQLite file under storage.root, and choose the experiment.
+
+    Returns:
+        The experiment's id.
 
     On Databricks an empty uri leaves the workspace's tracking server in place; an experiment is
     named by an absolute path there, so a relative name goes under /Shared.
@@ -39,15 +44,14 @@ def set_up(config: RunConfig) -> None:
     root = Path(config.storage.root).absolute()
     try:
         if on_databricks() and not uri:
-            mlflow.set_experiment(name if name.startswith("/") else f"/Shared/{name}")
-            return
+            return str(mlflow.set_experiment(name if name.startswith("/") else f"/Shared/{name}").experiment_id)
         if not uri:
             root.mkdir(parents=True, exist_ok=True)
         _quieten()
         mlflow.set_tracking_uri(uri or f"sqlite:///{root}/mlflow.db")
         if not uri and mlflow.get_experiment_by_name(name) is None:
             mlflow.create_experiment(name, artifact_location=(root / "mlartifacts").as_uri())
-        mlflow.set_experiment(name)
+        return str(mlflow.set_experiment(name).experiment_id)
     except (MlflowException, OSError) as error:
         where = uri or f"{root}/mlflow.db"
         raise InputError(f"tracking.uri: {where!r} cannot be used ({_first_line(error)})") from error
@@ -95,6 +99,72 @@ def log_table(tables: Tables, table: str, where: str, context: str) -> int:
 def log_folder(folder: str, name: str) -> None:
     """Copy a folder, such as an adapter, to the active run's artifacts."""
     mlflow.log_artifacts(folder, name)
+
+
+class ExtractionRun:
+    """The MLflow run of an extraction: a step an iteration, one request each.
+
+    What MLflow does not take stops nothing: it is said once, kept, and offered again at the end, as the tables hold it
+    anyway and a server that is down costs minutes of waiting each time.
+    """
+
+    def __init__(self, config: RunConfig, history_hash: str, *, resumed: bool) -> None:
+        """Nothing is opened before the first commit.
+
+        Args:
+            config: of the run; its fingerprint becomes a tag.
+            history_hash: tells the run from others of its name on a shared server.
+            resumed: whether iterations were committed before, so that there is an MLflow run to go on with.
+        """
+        self._config, self._resumed = config, resumed
+        self._tags = {"run_id": config.run_name, "history_hash": history_hash, "stage": "extract"}
+        self._run_id, self._kept, self._refused = "", list[Metric](), False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add one iteration's metrics."""
+        now = int(time.time() * 1000)
+        self._kept += [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        if not self._refused:
+            self._send()
+
+    def close(self, *, failed: bool) -> None:
+        """End the MLflow run, if one was opened; one that is resumed runs again."""
+        if self._kept:
+            self._send()
+        if self._run_id:
+            with _said("its run is not marked as ended"):
+                mlflow.MlflowClient().set_terminated(self._run_id, "FAILED" if failed else "FINISHED")
+
+    def _send(self) -> None:
+        self._refused = True
+        with _said("metrics of the extraction wait until its end; table iterations has them"):
+            self._run_id = self._run_id or self._open()
+            for start in range(0, len(self._kept), _METRICS_PER_CALL):
+                points = self._kept[start : start + _METRICS_PER_CALL]
+                mlflow.MlflowClient().log_batch(self._run_id, metrics=points)
+            self._kept, self._refused = [], False
+
+    def _open(self) -> str:
+        experiment, client = set_up(self._config), mlflow.MlflowClient()
+        fingerprint = self._config.fingerprint()
+        wanted = " AND ".join(f"tags.{name} = '{value}'" for name, value in self._tags.items())
+        found = client.search_runs([experiment], wanted, max_results=1) if self._resumed else []
+        if not found:
+            tags = {**self._tags, "run_name": self._config.run_name, "fingerprint": fingerprint}
+            return str(client.create_run(experiment, tags=tags, run_name=self._config.run_name).info.run_id)
+        run_id = str(found[0].info.run_id)
+        client.update_run(run_id, "RUNNING")
+        client.set_tag(run_id, "fingerprint", fingerprint)  # a larger budget has another one
+        return run_id
+
+
+@contextmanager
+def _said(consequence: str) -> Iterator[None]:
+    """Whatever MLflow, its store or the way to it raises becomes one line of the log."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("tracking.uri: MLflow does not answer (%s); %s", _first_line(error), consequence)
 
 
 def add_metrics(config: RunConfig, mlflow_run_id: str, metrics: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""EQUAL's selection: the pairs of the best arms (Algorithm 1, last line), cut at a number of pairs."""
+"""EQUAL's selection: the pairs of the best arms (Algorithm 1, last line)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ class Candidate:
 
 
 def rank_by_reward(
-    candidates: Sequence[Candidate], rewards: Mapping[int, float | None], max_pairs: int
+    candidates: Sequence[Candidate], rewards: Mapping[int, float | None]
 ) -> list[tuple[Candidate, float]]:
     """Candidates in falling order of their arm's reward, then of similarity, then by pair_id.
 
     Args:
         candidates: in any order.
         rewards: arm_id -> latest 1 - W; an absent or null one counts as the worst.
-        max_pairs: how many are kept; 0 keeps all.
 
     Returns:
         (candidate, score), the score being the arm's reward.
@@ -47,4 +46,4 @@ def rank_by_reward(
         return -score(candidate), -similarity, candidate.pair_id
 
     ranked = sorted(candidates, key=order)
-    return [(candidate, score(candidate)) for candidate in ranked[: max_pairs or None]]
+    return [(candidate, score(candidate)) for candidate in ranked]

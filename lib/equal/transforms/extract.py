@@ -94,7 +94,7 @@ def extract_pairs(
         Schema EXTRACTIONS: a row a document and pass, one of a document's rows final. On that row stand its
         status and all its pairs, accepted or not, each with its reason. Status is `accepted` when a pair
         counts, else the commonest reason: void, empty, truncated, not_json, wrong_schema, looping,
-        oversized, ungrounded, unanswered, copied_example, duplicate, contaminated, refused, surplus,
+        oversized, ungrounded, unanswered, copied_example, copied_prompt, duplicate, contaminated, refused, surplus,
         context_too_short or failed. Tokens and calls are each pass's own and add up over rows; tokens of
         replies that were read back (cached_calls) count too, but not in the paid_ columns.
     """
@@ -201,6 +201,7 @@ def _spent(done: Pass) -> dict[str, Any]:
         "prompt_tokens": sum(reply.prompt_tokens for reply in done.replies),
         "completion_tokens": sum(reply.completion_tokens for reply in done.replies),
         "paid_prompt_tokens": sum(reply.prompt_tokens for reply in paid),
+        "paid_cached_tokens": sum(reply.cached_tokens for reply in paid),
         "paid_completion_tokens": sum(reply.completion_tokens for reply in paid),
         "request_keys": [request.key for request in done.requests],
     }
