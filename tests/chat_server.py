@@ -89,9 +89,9 @@ class ChatServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
+        self._closing.set()
         for connection in self.connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
