@@ -82,19 +82,29 @@ class ChatClient:
         self._slots = asyncio.Semaphore(settings.in_flight)
         self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
-        self._http = httpx.AsyncClient(
-            base_url=settings.url.rstrip("/"),
-            headers={"Authorization": f"Bearer {settings.key}"} if settings.key else {},
-            timeout=httpx.Timeout(settings.timeout_s),
-            limits=httpx.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
-        )
-        self._outage = Outage(self._http, settings.restart_wait_s)
+        self._verify = httpx.create_ssl_context()  # once, as it reads files
+        self._opened: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
+        self._outage = Outage(self._open(), settings.restart_wait_s)
 
     async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        for http in self._opened:
+            await http.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        """One connection: a pool of many looks at each of them for every request, which is most of its work."""
+        http = httpx.AsyncClient(
+            base_url=self._settings.url.rstrip("/"),
+            headers={"Authorization": f"Bearer {self._settings.key}"} if self._settings.key else {},
+            timeout=httpx.Timeout(self._settings.timeout_s),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            verify=self._verify,
+        )
+        self._opened.append(http)
+        return http
 
     async def ask(self, request: Request) -> Reply:
         """Send one request until it succeeds, cannot succeed, or its attempts are used up."""
@@ -198,12 +208,16 @@ class ChatClient:
     async def _post(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
         """Status, headers and body; the body is None when it is larger than MAX_BODY_BYTES."""
         content = bytearray()
-        async with self._http.stream("POST", "/chat/completions", json=body) as response:
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > MAX_BODY_BYTES:
-                    return response.status_code, response.headers, None
-            return response.status_code, response.headers, bytes(content)
+        http = self._idle.pop() if self._idle else self._open()
+        try:
+            async with http.stream("POST", "/chat/completions", json=body) as response:
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_BODY_BYTES:
+                        return response.status_code, response.headers, None
+                return response.status_code, response.headers, bytes(content)
+        finally:
+            self._idle.append(http)
 
 
 def _body(request: Request) -> dict[str, Any]:
