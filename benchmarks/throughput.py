@@ -3,8 +3,8 @@
 Requests a second of one task's client, with all that it does to a document (prompt, key, retries, spool, parsing,
 checks, as `transforms.extract` runs it, but without Spark and with an encoder that costs nothing), and of httpx's
 asynchronous client that sends the same bodies, as many at once, and reads the replies as JSON. They take turns. The
-server is benchmarks/loopback.py: 50 ms a request, 64 at once; the share of a processor that it used is kept, as it must
-not be what is measured. With --real it is the demo's vLLM server instead.
+server is benchmarks/loopback.py: 50 ms a request, 64 at once; the share of a processor that it used is kept, as it
+must not be what is measured. With --real it is the demo's vLLM server instead.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --real
