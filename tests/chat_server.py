@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -56,7 +57,7 @@ FAULTS = (*_ANSWERS, *_SAYINGS, "hang", "drip", "reset", "huge")
 
 
 class ChatServer:
-    """Serves on a free port from `with` to its end.
+    """Serves on a free port, or on a given one, from `with` to its end; then every connection breaks.
 
     Attributes:
         key: the bearer key it wants; "" wants none.
@@ -67,7 +68,9 @@ class ChatServer:
         delay_s: before each good reply.
     """
 
-    def __init__(self, *, key: str = "", model: str = "test-model", max_model_len: int | None = 4096) -> None:
+    def __init__(
+        self, *, key: str = "", model: str = "test-model", max_model_len: int | None = 4096, port: int = 0
+    ) -> None:
         self.key, self.model, self.max_model_len = key, model, max_model_len
         self.answer: Callable[[Body], str] = good_answer
         self.fault: Callable[[Body], str] = lambda body: ""
@@ -75,18 +78,23 @@ class ChatServer:
         self.most_in_flight, self.delay_s = 0, 0.0
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"chat": self}))
+        self.connections: list[socket.socket] = []
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"chat": self}))
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self.port = self._http.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> ChatServer:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
+        self._closing.set()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def endpoint(self, **changes: Any) -> Any:
         """The `endpoint` section that points here."""
@@ -110,7 +118,7 @@ def endpoint_at(url: str, **changes: Any) -> Any:
     """An `endpoint` section for a url, impatient as tests are."""
     from equal.config import load
 
-    impatient = {"model": "test-model", "in_flight": 8, "timeout_s": 5.0, "max_attempts": 3}
+    impatient = {"model": "test-model", "in_flight": 8, "timeout_s": 5.0, "max_attempts": 3, "restart_wait_s": 0.0}
     return dataclasses.replace(load().endpoint, **{"url": url, **impatient, **changes})
 
 
@@ -158,6 +166,10 @@ def good_answer(body: Body) -> str:
 class _Handler(BaseHTTPRequestHandler):
     chat: ChatServer
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.chat.connections.append(self.connection)
 
     def log_message(self, *_: object) -> None:
         pass

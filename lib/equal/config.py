@@ -111,6 +111,7 @@ class Endpoint:
     timeout_s: float = setting(low=1.0, science=False)
     max_attempts: int = setting(low=1, high=20, science=False)
     max_failed_share: float = setting(low=0.0, high=1.0, science=False)
+    restart_wait_s: float = setting(low=0.0, science=False)
 
 
 @dataclass(frozen=True)

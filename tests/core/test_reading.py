@@ -14,8 +14,9 @@ import pytest
 
 from equal.core.chat import Reply, Request
 from equal.core.ngrams import words
+from equal.core.pairs import Passage
 from equal.core.qa import Prompt
-from equal.core.reading import Passage, Reading, Recipe, read_document
+from equal.core.reading import Reading, Recipe, read_document
 from equal.io.prompts import load_prompts
 
 METALS = Passage(

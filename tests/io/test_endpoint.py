@@ -7,6 +7,8 @@ import logging
 import pickle
 import socket
 import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
@@ -27,7 +29,10 @@ REQUEST = Request(
 
 
 def factory(server: ChatServer, **changes: object) -> ClientFactory:
-    settings = {"key": server.key, "in_flight": 4, "timeout_s": 2.0, "max_attempts": 3, "max_wait_s": 0.05, **changes}
+    settings = {
+        **{"key": server.key, "in_flight": 4, "timeout_s": 2.0, "max_attempts": 3, "max_wait_s": 0.05},
+        **{"max_failed_share": 1.0, "restart_wait_s": 0.0, **changes},
+    }
     return ClientFactory(server.url, **settings)  # type: ignore[arg-type]
 
 
@@ -120,6 +125,23 @@ def test_the_server_may_say_when_to_come_back() -> None:
         started = time.monotonic()
         ask(server, REQUEST, max_wait_s=10.0)
         assert time.monotonic() - started >= 1.0
+
+
+def test_a_date_too_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer() as server:
+        # dates have whole seconds: this one is more than one, at most two away
+        date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=2), usegmt=True)
+        monkeypatch.setitem(__import__("chat_server")._ANSWERS, "busy", (429, {"Retry-After": date}, ""))
+        server.fault = once("busy")
+        started = time.monotonic()
+        assert ask(server, REQUEST)[0].attempts == 2
+        assert time.monotonic() - started < 0.9, "max_wait_s caps it"
+        server.fault = once("busy")
+        assert ask(server, REQUEST, max_wait_s=10.0)[0].attempts == 2
+        assert time.time() >= parsedate_to_datetime(date).timestamp()
+        monkeypatch.setitem(__import__("chat_server")._ANSWERS, "busy", (429, {"Retry-After": "soon"}, ""))
+        server.fault = once("busy")
+        assert ask(server, REQUEST)[0].attempts == 2
 
 
 def test_repeated_500s_drop_the_schema_and_the_reply_counts_under_the_same_key() -> None:

@@ -9,7 +9,6 @@ of replies shows in the result.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,10 @@ import numpy as np
 
 from equal.core.chat import Reply, Request
 from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
+from equal.core.pairs import Pair, Passage
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
+from equal.core.shortening import Asked, ask_what_fits
 
 Ask = Callable[[Request], Awaitable[Reply]]
 #: texts -> (n, d) float32 unit rows
@@ -61,43 +62,6 @@ class Recipe:
         )
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A run of sentences that is read at once; each sentence keeps the whitespace after it."""
-
-    index: int
-    key: str
-    sentences: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """As it stands in the document."""
-        return "".join(self.sentences)
-
-
-@dataclass
-class Pair:
-    """A pair on its way; it counts while `reason` is empty."""
-
-    passage: Passage
-    question: str
-    answer: str
-    similarity: float | None = None
-    reason: str = ""
-    evidence: str = ""
-    embedding: np.ndarray | None = None
-
-    def drop(self, reason: str, evidence: str = "") -> None:
-        """Reject the pair; the first reason stays."""
-        if not self.reason:
-            self.reason, self.evidence = reason, evidence
-
-    def pair_id(self, doc_id: str) -> str:
-        """128-bit hex hash of document, passage, question and answer."""
-        parts = "\x1f".join([doc_id, str(self.passage.index), self.question, self.answer])
-        return hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
-
-
 @dataclass
 class Pass:
     """One pass over a document: what was asked, what came back."""
@@ -117,12 +81,14 @@ class Reading:
         pairs: accepted and rejected, in the order of the document.
         setbacks: (reason, detail) of replies that gave no pairs at all.
         num_skipped: passages that were not read.
+        notes: for a person, what else was not read as it stands.
     """
 
     passes: list[Pass]
     pairs: list[Pair] = field(default_factory=list)
     setbacks: list[tuple[str, str]] = field(default_factory=list)
     num_skipped: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -135,7 +101,7 @@ class Reading:
     @property
     def error(self) -> str:
         """For a person: what went wrong where, at most 2,000 characters; no reply text, no key."""
-        notes = [f"{reason}: {detail}" for reason, detail in self.setbacks]
+        notes = self.notes + [f"{reason}: {detail}" for reason, detail in self.setbacks]
         notes += [f"{pair.reason}: {pair.evidence}" for pair in self.pairs if pair.evidence]
         notes += [f"{self.num_skipped} passages beyond max_passages were not read"] if self.num_skipped else []
         return "; ".join(notes)[:2000]
@@ -158,9 +124,7 @@ async def read_document(
     reading = Reading([first], num_skipped=num_skipped)
     if not passages:
         reading.setbacks.append((VOID, "no sentence to read"))
-    first.requests = [recipe.request(recipe.extract, passage) for passage in passages]
-    first.replies = list(await asyncio.gather(*map(ask, first.requests)))
-    for passage, reply in zip(passages, first.replies):
+    for passage, reply in await _asked(reading, recipe, recipe.extract, [(passage, ()) for passage in passages], ask):
         reading.pairs += _proposed(recipe.extract, passage, reply, reading)
     _check_questions(reading.pairs, recipe)
     if recipe.extract.kind == "quoted":
@@ -172,6 +136,28 @@ async def read_document(
     _check_leaks(reading.pairs, recipe)
     await _embed([pair for pair in reading.pairs if not pair.reason], encode)
     return reading
+
+
+async def _asked(
+    reading: Reading, recipe: Recipe, prompt: Prompt, wanted: Sequence[tuple[Passage, Sequence[QA]]], ask: Ask
+) -> list[tuple[Passage, Reply]]:
+    """Ask about passages with their drafts; returns what of each was read, and the reply to that."""
+
+    def asked(passage: Passage, drafts: Sequence[QA]) -> Awaitable[list[Asked]]:
+        def request(num: int) -> Request:
+            return recipe.request(prompt, passage.first(num), drafts)
+
+        return ask_what_fits(passage.sentences, request, ask, recipe.max_tokens)
+
+    read = []
+    for (passage, _), tries in zip(wanted, await asyncio.gather(*[asked(*one) for one in wanted])):
+        reading.passes[-1].requests += [one.request for one in tries]
+        reading.passes[-1].replies += [one.reply for one in tries]
+        num, total = tries[-1].num_sentences, len(passage.sentences)
+        if num < total:
+            reading.notes.append(f"passage {passage.index} shortened to {num} of {total} sentences, {prompt.kind}")
+        read.append((passage.first(num), tries[-1].reply))
+    return read
 
 
 def _proposed(prompt: Prompt, passage: Passage, reply: Reply, reading: Reading) -> list[Pair]:
@@ -224,12 +210,9 @@ async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) ->
             drafts.setdefault(pair.passage.index, []).append(pair)
     if not drafts:
         return
-    second = Pass("refine", prompt.version)
-    reading.passes.append(second)
-    for group in drafts.values():
-        second.requests.append(recipe.request(prompt, group[0].passage, [QA(p.question, p.answer) for p in group]))
-    second.replies = list(await asyncio.gather(*map(ask, second.requests)))
-    for group, reply in zip(drafts.values(), second.replies):
+    reading.passes.append(Pass("refine", prompt.version))
+    wanted = [(group[0].passage, [QA(p.question, p.answer) for p in group]) for group in drafts.values()]
+    for group, (_, reply) in zip(drafts.values(), await _asked(reading, recipe, prompt, wanted, ask)):
         mended = _parsed(prompt, group[0].passage, reply, reading)
         if mended is None:
             reason, _ = reading.setbacks.pop()

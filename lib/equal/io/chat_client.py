@@ -1,13 +1,12 @@
 """The chat client of a Python worker, for any server that speaks vLLM's `/v1/chat/completions`.
 
-Bounded concurrency, a deadline a request, retries with jitter on what may pass, none on what will not.
-Whatever a server does becomes a typed `Reply`; nothing is raised.
+Bounded concurrency, a deadline a request, retries with jitter on what may pass, none on what will not, one wait for a
+server that is away. Whatever a server does becomes a typed `Reply`; nothing is raised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,11 +16,12 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
     wait_random_exponential,
 )
 
 from equal.core.chat import Reply, Request
+from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, raise_for, read_completion
+from equal.io.outage import Outage
 
 #: bytes of a response that are read; a reply of 4,000 tokens has about 30,000
 MAX_BODY_BYTES = 4_000_000
@@ -31,24 +31,8 @@ _MAX_WAIT_S = 60.0
 _SCHEMA_PATIENCE = 2
 #: requests in a row, at least, that must find no server before it counts as gone
 _UNREACHED_LIMIT = 5
-_RETRIED = frozenset({408, 429, *range(500, 600)})
-_HOPELESS = frozenset({401, 403, 404})
-
-
-class _PassingError(Exception):
-    """A failure that another attempt may cure."""
-
-    def __init__(self, message: str, *, status: int = 0, retry_after_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
-
-
-class _FinalError(Exception):
-    """A failure that no attempt cures; `failure` as in Reply."""
-
-    def __init__(self, message: str, *, failure: str = "failed", hopeless: bool = False) -> None:
-        super().__init__(message)
-        self.failure, self.hopeless = failure, hopeless
+#: requests that must have ended before their failed share is one
+_SHARE_OF = 20
 
 
 @dataclass(frozen=True)
@@ -60,6 +44,8 @@ class ClientFactory:
         in_flight: requests at once of one client; there is one client a running task.
         timeout_s: of one attempt, from first byte sent to last byte read.
         max_attempts: tries of one request.
+        max_failed_share: of one client's requests; above it the client sends no more.
+        restart_wait_s: for a server that is away; 0 does not wait.
         max_wait_s: longest pause between two tries.
     """
 
@@ -68,6 +54,8 @@ class ClientFactory:
     in_flight: int
     timeout_s: float
     max_attempts: int
+    max_failed_share: float
+    restart_wait_s: float
     max_wait_s: float = _MAX_WAIT_S
 
     def __call__(self) -> ChatClient:
@@ -78,62 +66,111 @@ class ClientFactory:
 class ChatClient:
     """Sends requests, at most `in_flight` at once.
 
-    After a wrong key or an unknown model, or when as many requests in a row as are in flight (and at least five)
-    could not reach the server at all, the rest fail at once instead of each waiting through its own retries.
+    When the server is away, all requests wait together until it answers again. What reached no model meanwhile is sent
+    again as if for the first time; of what broke off under way that holds once, as it may be what ends the server.
+
+    The rest fail at once, and nothing more is sent, after a wrong key or an unknown model; when the server did not
+    come back in restart_wait_s; when as many requests in a row as are in flight (and at least five) got no answer;
+    when at least twenty have ended and more than max_failed_share of them failed.
+
+    All this is known to one client, that is to one running task: another makes its own experience, and the driver
+    judges the iteration over all of them.
     """
 
     def __init__(self, settings: ClientFactory) -> None:
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.in_flight)
-        self._unreached = 0
+        self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
-        self._http = httpx.AsyncClient(
-            base_url=settings.url.rstrip("/"),
-            headers={"Authorization": f"Bearer {settings.key}"} if settings.key else {},
-            timeout=httpx.Timeout(settings.timeout_s),
-            limits=httpx.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight),
-        )
+        self._verify = httpx.create_ssl_context()  # once, as it reads files
+        self._opened: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
+        self._outage = Outage(self._open(), settings.restart_wait_s)
 
     async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        for http in self._opened:
+            await http.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        """One connection: a pool of many looks at each of them for every request, which is most of its work."""
+        http = httpx.AsyncClient(
+            base_url=self._settings.url.rstrip("/"),
+            headers={"Authorization": f"Bearer {self._settings.key}"} if self._settings.key else {},
+            timeout=httpx.Timeout(self._settings.timeout_s),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            verify=self._verify,
+        )
+        self._opened.append(http)
+        return http
 
     async def ask(self, request: Request) -> Reply:
         """Send one request until it succeeds, cannot succeed, or its attempts are used up."""
         async with self._slots:
-            if self._given_up:
-                return Reply(failure="failed", error=self._given_up)
-            return await self._ask(request)
+            reply = await self._ask(request)
+        self._num_ended += 1
+        self._num_failed += reply.failure == "failed"
+        allowed = self._settings.max_failed_share
+        if self._num_ended >= _SHARE_OF and self._num_failed > allowed * self._num_ended and not self._given_up:
+            self._given_up = (
+                f"not sent: {self._num_failed} of {self._num_ended} requests of this task failed, above "
+                f"endpoint.max_failed_share={allowed:g}; the last: {reply.error}"
+            )
+        return reply
 
     async def _ask(self, request: Request) -> Reply:
-        attempts, server_errors = 0, 0
+        sent, uncounted, server_errors, broken_off = 0, 0, 0, False
         body = _body(request)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.max_attempts),
+            stop=lambda _: sent - uncounted >= self._settings.max_attempts,
             wait=self._wait,
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(PassingError),
             reraise=True,
         )
         try:
             async for attempt in retrying:
                 with attempt:
-                    attempts += 1
+                    await self._may_send()
+                    sent += 1
                     if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
                         body.pop("response_format", None)
                     try:
-                        reply = await self._send(body, attempts)
-                    except _PassingError as failure:
+                        reply = await self._send(body, sent)
+                    except PassingError as failure:
                         server_errors += failure.status == 500
+                        if failure.status in PERHAPS_AWAY and await self._was_away():
+                            uncounted += failure.unread or not broken_off
+                            broken_off = broken_off or not failure.unread
                         raise
-        except (_PassingError, _FinalError) as failure:
-            return self._failed(failure, attempts)
+        except (PassingError, FinalError) as failure:
+            return self._failed(failure, sent)
         self._unreached = 0
         return reply
 
-    def _failed(self, failure: _PassingError | _FinalError, attempts: int) -> Reply:
-        if isinstance(failure, _FinalError):
+    async def _may_send(self) -> None:
+        if self._outage.away:
+            await self._was_away()
+        if self._given_up:
+            raise FinalError(self._given_up)
+
+    async def _was_away(self) -> bool:
+        """Whether the server was away; returns when it is back."""
+        limit = self._settings.restart_wait_s
+        if not limit:
+            return False
+        try:
+            return await self._outage.passed()
+        except TimeoutError as error:
+            raise FinalError(
+                f"no answer from {self._settings.url} for endpoint.restart_wait_s={limit:g} seconds; start the server "
+                "and run again, or raise it",
+                hopeless=True,
+            ) from error
+
+    def _failed(self, failure: PassingError | FinalError, attempts: int) -> Reply:
+        if isinstance(failure, FinalError):
             if failure.hopeless:
                 self._given_up = self._hidden(f"not sent: {failure}")
             return Reply(failure=failure.failure, error=self._hidden(str(failure)), attempts=attempts)
@@ -148,7 +185,7 @@ class ChatClient:
 
     def _wait(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
-        asked = failure.retry_after_s if isinstance(failure, _PassingError) else 0.0
+        asked = failure.retry_after_s if isinstance(failure, PassingError) else 0.0
         jittered = wait_random_exponential(multiplier=0.5, max=self._settings.max_wait_s)(state)
         return min(max(asked, jittered), self._settings.max_wait_s)
 
@@ -158,24 +195,29 @@ class ChatClient:
             async with asyncio.timeout(self._settings.timeout_s):
                 status, headers, content = await self._post(body)
         except TimeoutError as error:
-            raise _PassingError(f"no reply within timeout_s={self._settings.timeout_s:g}") from error
+            raise PassingError(f"no reply within timeout_s={self._settings.timeout_s:g}") from error
         except httpx.HTTPError as error:
-            raise _PassingError(f"{type(error).__name__}: {error}") from error
+            unread = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+            raise PassingError(f"{type(error).__name__}: {error}", unread=unread) from error
         if status != 200:
-            _raise_for(status, headers, content or b"")
-        reply = Reply(finish_reason="oversized") if content is None else _read_completion(content, headers)
+            raise_for(status, headers, content or b"")
+        reply = Reply(finish_reason="oversized") if content is None else read_completion(content, headers)
         latency_ms = (time.monotonic() - started) * 1000
         return replace(reply, latency_ms=latency_ms, attempts=attempt, received_at=time.time())
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
         """Status, headers and body; the body is None when it is larger than MAX_BODY_BYTES."""
         content = bytearray()
-        async with self._http.stream("POST", "/chat/completions", json=body) as response:
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > MAX_BODY_BYTES:
-                    return response.status_code, response.headers, None
-            return response.status_code, response.headers, bytes(content)
+        http = self._idle.pop() if self._idle else self._open()
+        try:
+            async with http.stream("POST", "/chat/completions", json=body) as response:
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_BODY_BYTES:
+                        return response.status_code, response.headers, None
+                return response.status_code, response.headers, bytes(content)
+        finally:
+            self._idle.append(http)
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -183,54 +225,3 @@ def _body(request: Request) -> dict[str, Any]:
     if request.schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": request.schema}}
     return body
-
-
-def _raise_for(status: int, headers: httpx.Headers, content: bytes) -> None:
-    message = _error_message(content)
-    said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-    if status in _RETRIED:
-        raise _PassingError(said, status=status, retry_after_s=_retry_after_s(headers))
-    if status == 400 and ("maximum context length" in message or "max_model_len" in message):
-        raise _FinalError(f"{said}; lower extraction.passage_chars or max_tokens", failure="context_too_short")
-    raise _FinalError(said, hopeless=status in _HOPELESS)
-
-
-def _error_message(content: bytes) -> str:
-    """The server's words, at most 300 characters, whatever shape they come in."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return ""
-    for name in ("error", "message", "detail"):
-        if isinstance(value, dict) and name in value:
-            value = value[name]
-    return " ".join(str(value).split())[:300]
-
-
-def _retry_after_s(headers: httpx.Headers) -> float:
-    try:
-        return max(0.0, float(headers.get("retry-after", "0")))
-    except ValueError:  # the header may be a date; the backoff will do
-        return 0.0
-
-
-def _read_completion(content: bytes, headers: httpx.Headers) -> Reply:
-    try:
-        value = json.loads(content)
-        choice, usage = value["choices"][0], value.get("usage") or {}
-        return Reply(
-            # JSON can spell lone surrogates, which neither a file nor a table can hold
-            text=str(choice["message"].get("content") or "").encode("utf-8", "replace").decode("utf-8"),
-            finish_reason=str(choice.get("finish_reason") or ""),
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            cached_tokens=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        kind = headers.get("content-type", "unknown")
-        raise _PassingError(f"HTTP 200 but no chat completion (content type {kind})", status=200) from error
-
-
-def _count(value: object) -> int:
-    """A token count; 0 for what is none."""
-    return value if isinstance(value, int) and 0 <= value < 2**31 else 0

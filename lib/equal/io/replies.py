@@ -158,15 +158,22 @@ def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: in
     """The factory that `extract_pairs` takes.
 
     Args:
-        endpoint: url, requests in flight over all tasks, timeout, attempts.
+        endpoint: url, requests in flight over all tasks, timeout, attempts, when to wait and when to give up.
         key: as read by `endpoint.read_key`.
         spool: where replies are kept until they are folded.
         tasks: Spark tasks that run at the same time, among which endpoint.in_flight is shared out.
     """
     in_flight = max(1, endpoint.in_flight // max(tasks, 1))
-    return PayingClientFactory(
-        ClientFactory(endpoint.url, key, in_flight, endpoint.timeout_s, endpoint.max_attempts), spool
+    client = ClientFactory(
+        endpoint.url,
+        key,
+        in_flight,
+        endpoint.timeout_s,
+        endpoint.max_attempts,
+        endpoint.max_failed_share,
+        endpoint.restart_wait_s,
     )
+    return PayingClientFactory(client, spool)
 
 
 def fold_abandoned(folder: str, root: str, tables: Tables) -> None:

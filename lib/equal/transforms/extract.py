@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from equal.core.chat import Reply, Request
+from equal.core.pairs import Pair, Passage
 from equal.core.qa import Prompt
-from equal.core.reading import PROPOSED, Encode, Match, Pair, Pass, Passage, Reading, Recipe, read_document
+from equal.core.reading import PROPOSED, Encode, Match, Pass, Reading, Recipe, read_document
 from equal.schemas import ARM_ID, DOC_ID, EXTRACTIONS, ITERATION, QA_PAIRS, REQUEST_KEY, RUN_ID, SCHEMAS
 
 #: what of a stored reply a reading needs
@@ -82,8 +83,8 @@ def extract_pairs(
         max_tokens: of a reply.
         min_answer_similarity: quoted: cosine of question and answer under which a question is unanswered.
         min_grounded_share: of an answer's content words that must stand in the passage.
-        make_client: picklable; called in a task, once an Arrow batch, inside a running event loop; gives an async
-            context manager with `ask`, as `io.replies.client_factory` makes it.
+        make_client: picklable; called once a task, inside the event loop in which all of it is asked; gives an
+            async context manager with `ask`, as `io.replies.client_factory` makes it.
         make_encoder: picklable; called once a task, gives an object with `encode(texts) -> (n, d)` unit rows.
         index: picklable; `match(text)` looks a pair up in the benchmarks.
         run_id: of the rows.
@@ -104,10 +105,8 @@ def extract_pairs(
     schema = to_arrow_schema(SCHEMAS[EXTRACTIONS])
 
     def read_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder: Encoder | None = None
-        for batch in batches:
-            encoder = encoder or make_encoder()
-            readings = asyncio.run(_read_all(batch.to_pylist(), recipe, make_client, encoder, index.match))
+        documents = (batch.to_pylist() for batch in batches)
+        for readings in _read_batches(documents, recipe, make_client, make_encoder, index):
             rows = [row for document, reading in readings for row in _rows(document, reading, run_id, iteration)]
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
@@ -136,8 +135,32 @@ def _with_replies(passages: DataFrame, known: DataFrame) -> DataFrame:
     )
 
 
+def _read_batches(
+    batches: Iterator[list[dict[str, Any]]],
+    recipe: Recipe,
+    make_client: MakeClient,
+    make_encoder: MakeEncoder,
+    index: Index,
+) -> Iterator[list[tuple[dict[str, Any], Reading]]]:
+    """Read a task's documents with one client, so that connections, and what it learns of the server, are kept."""
+    stack = AsyncExitStack()
+
+    async def opened() -> Client:
+        return await stack.enter_async_context(make_client())
+
+    client: Client | None = None
+    with asyncio.Runner() as runner:
+        try:
+            for documents in batches:
+                if client is None:
+                    client, encoder = runner.run(opened()), make_encoder()
+                yield runner.run(_read_all(documents, recipe, client, encoder, index.match))
+        finally:
+            runner.run(stack.aclose())
+
+
 async def _read_all(
-    documents: list[dict[str, Any]], recipe: Recipe, make_client: MakeClient, encoder: Encoder, match: Match
+    documents: list[dict[str, Any]], recipe: Recipe, client: Client, encoder: Encoder, match: Match
 ) -> list[tuple[dict[str, Any], Reading]]:
     """Read a batch of documents side by side; the client bounds what is in flight."""
     one_at_a_time = asyncio.Lock()
@@ -148,8 +171,7 @@ async def _read_all(
         async with one_at_a_time:
             return await asyncio.to_thread(encoder.encode, texts)
 
-    async with make_client() as client:
-        return list(await asyncio.gather(*[_read(row, recipe, client, encode, match) for row in documents]))
+    return list(await asyncio.gather(*[_read(row, recipe, client, encode, match) for row in documents]))
 
 
 async def _read(

@@ -1,0 +1,102 @@
+"""A chat server that costs next to nothing: every request takes the same time, a fixed number are worked on at once.
+
+One asyncio protocol in a process of its own, so that a client is measured and not the server; keep-alive, no chunks.
+`serve()` starts it, run as a script it is it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_PAIRS = [
+    {
+        "question": f"What is said about sentence number {n} of it?",
+        "answer": f"Sentence {n} of the passage speaks of tin.",
+    }
+    for n in range(3)
+]
+_BODY = json.dumps(
+    {
+        "choices": [{"index": 0, "message": {"content": json.dumps({"pairs": _PAIRS})}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 900, "completion_tokens": 90},
+    }
+).encode()
+_MODELS = json.dumps({"data": [{"id": "loopback", "max_model_len": 8192}]}).encode()
+
+
+def _response(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+class _Slots:
+    """Finishes each request `latency_s` after it got a slot."""
+
+    def __init__(self, latency_s: float, slots: int) -> None:
+        self.latency_s, self.free = latency_s, slots
+        self.waiting: deque[_Connection] = deque()
+
+    def take(self, connection: _Connection) -> None:
+        if not self.free:
+            self.waiting.append(connection)
+            return
+        self.free -= 1
+        asyncio.get_running_loop().call_later(self.latency_s, self._done, connection)
+
+    def _done(self, connection: _Connection) -> None:
+        connection.transport.write(_response(_BODY))
+        self.free += 1
+        if self.waiting:
+            self.take(self.waiting.popleft())
+
+
+class _Connection(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def __init__(self, slots: _Slots) -> None:
+        self.slots, self.data = slots, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, found, body = self.data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        _, _, length = head.lower().partition(b"content-length:")
+        if len(body) < int(length.split(b"\r\n")[0] or 0):
+            return
+        self.data = b""
+        if head.startswith(b"GET"):
+            self.transport.write(_response(_MODELS))
+        else:
+            self.slots.take(self)
+
+
+async def _serve(latency_s: float, slots: int) -> None:
+    shared = _Slots(latency_s, slots)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(shared), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextmanager
+def serve(latency_s: float, slots: int) -> Iterator[tuple[str, int]]:
+    """A running server's URL and process id."""
+    command = [sys.executable, __file__, str(latency_s), str(slots)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1", process.pid
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,49 @@
+"""A passage and a pair on its way: what a reading works on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A run of sentences that is read at once; each sentence keeps the whitespace after it."""
+
+    index: int
+    key: str
+    sentences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """As it stands in the document."""
+        return "".join(self.sentences)
+
+    def first(self, num: int) -> Passage:
+        """Its first sentences alone, under the key of the whole, by which all replies about it are looked up."""
+        return replace(self, sentences=self.sentences[:num])
+
+
+@dataclass
+class Pair:
+    """A pair on its way; it counts while `reason` is empty."""
+
+    passage: Passage
+    question: str
+    answer: str
+    similarity: float | None = None
+    reason: str = ""
+    evidence: str = ""
+    embedding: np.ndarray | None = None
+
+    def drop(self, reason: str, evidence: str = "") -> None:
+        """Reject the pair; the first reason stays."""
+        if not self.reason:
+            self.reason, self.evidence = reason, evidence
+
+    def pair_id(self, doc_id: str) -> str:
+        """128-bit hex hash of document, passage, question and answer."""
+        parts = "\x1f".join([doc_id, str(self.passage.index), self.question, self.answer])
+        return hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
