@@ -63,6 +63,8 @@ class ChatServer:
         answer: body -> what the model says.
         fault: body -> name of a fault, or "" to serve it well.
         bodies: chat requests as they arrived, whatever became of them.
+        counted: requests to count a prompt, likewise.
+        tokenizes: whether it has the address that counts prompts.
         most_in_flight: the largest number of requests that were open at once.
         delay_s: before each good reply.
     """
@@ -72,6 +74,8 @@ class ChatServer:
         self.answer: Callable[[Body], str] = good_answer
         self.fault: Callable[[Body], str] = lambda body: ""
         self.bodies: list[Body] = []
+        self.counted: list[Body] = []
+        self.tokenizes = True
         self.most_in_flight, self.delay_s = 0, 0.0
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
@@ -135,6 +139,11 @@ def passage_of(body: Body) -> str:
     return body["messages"][-1]["content"].partition("<passage>")[2].partition("</passage>")[0].strip()
 
 
+def prompt_tokens_of(body: Body) -> int:
+    """The size of a prompt to this server: its words."""
+    return sum(len(message["content"].split()) for message in body["messages"])
+
+
 def good_answer(body: Body) -> str:
     """One pair about the passage's opening words, in the form that the request's schema asks for.
 
@@ -172,6 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            self._count(body)
+            return
         self.chat.enter(body)
         try:
             if self._allowed():
@@ -180,6 +192,13 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         finally:
             self.chat.leave()
+
+    def _count(self, body: Body) -> None:
+        self.chat.counted.append(body)
+        if not self.chat.tokenizes:
+            self._send(404, {}, b'{"detail": "Not Found"}')
+        elif self._allowed():
+            self._send(200, {}, json.dumps({"count": prompt_tokens_of(body), "max_model_len": 4096}).encode())
 
     def _serve(self, body: Body) -> None:
         fault = self.chat.fault(body)
@@ -215,9 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.chat.wait(0.05)
 
     def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
-        prompt_tokens = sum(len(m["content"].split()) for m in body["messages"])
         usage = {
-            "prompt_tokens": prompt_tokens, "completion_tokens": len((text or "").split()),
+            "prompt_tokens": prompt_tokens_of(body), "completion_tokens": len((text or "").split()),
             "prompt_tokens_details": {"cached_tokens": 0},
         }  # fmt: skip
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}

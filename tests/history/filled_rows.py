@@ -61,7 +61,7 @@ def extraction_rows(
         "cached_calls": int(known), "attempts": 1 if answered else 5,
         "prompt_tokens": 600, "completion_tokens": 25,
         "paid_prompt_tokens": 0 if known else 600, "paid_completion_tokens": 0 if known else 25,
-        "passages": 1, "num_pairs": len(accepted),
+        "needed_tokens": None, "needed_money": None, "passages": 1, "num_pairs": len(accepted),
         "num_rejected": len(pairs) - len(accepted), "request_keys": [request], "pairs": pairs,
         "error": None if answered else f"HTTP 503 {HOSTILE}",
     }  # fmt: skip

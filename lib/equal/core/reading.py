@@ -8,20 +8,20 @@ of replies shows in the result.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from equal.core.allowance import NOTHING, UNLIMITED, Account, Allowance, Amount, Ask, AskAll, Count, ask_within
 from equal.core.chat import Reply, Request
 from equal.core.checks import reject_answer, reject_question, same_question
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
 
-Ask = Callable[[Request], Awaitable[Reply]]
 #: texts -> (n, d) float32 unit rows
 Encode = Callable[[list[str]], Awaitable[np.ndarray]]
 #: benchmark lookup: text -> hit or None
@@ -117,12 +117,14 @@ class Reading:
         pairs: accepted and rejected, in the order of the document.
         setbacks: (reason, detail) of replies that gave no pairs at all.
         num_skipped: passages that were not read.
+        need: the most that was taken and wanted at once; nothing where the allowance has no limit.
     """
 
     passes: list[Pass]
     pairs: list[Pair] = field(default_factory=list)
     setbacks: list[tuple[str, str]] = field(default_factory=list)
     num_skipped: int = 0
+    need: Amount = NOTHING
 
     @property
     def status(self) -> str:
@@ -142,7 +144,15 @@ class Reading:
 
 
 async def read_document(
-    passages: Sequence[Passage], recipe: Recipe, *, ask: Ask, encode: Encode, match: Match, num_skipped: int = 0
+    passages: Sequence[Passage],
+    recipe: Recipe,
+    *,
+    ask: Ask,
+    count: Count,
+    encode: Encode,
+    match: Match,
+    allowance: Allowance = UNLIMITED,
+    num_skipped: int = 0,
 ) -> Reading:
     """Read one document.
 
@@ -150,26 +160,31 @@ async def read_document(
         passages: what of it is read.
         recipe: prompts, decoding, thresholds.
         ask: one request -> one reply; never raises for what a server may do.
+        count: the size of a prompt, likewise; called only if the allowance has a limit.
         encode: texts -> (n, d) unit rows.
         match: benchmark lookup on question and answer.
+        allowance: what the document may take; a request whose worst case is above it is not sent.
         num_skipped: passages beyond the limit, for the record.
     """
+    account = Account(allowance)
+    ask_all = partial(ask_within, account, ask=ask, count=count)
     first = Pass("extract", recipe.extract.version)
     reading = Reading([first], num_skipped=num_skipped)
     if not passages:
         reading.setbacks.append((VOID, "no sentence to read"))
     first.requests = [recipe.request(recipe.extract, passage) for passage in passages]
-    first.replies = list(await asyncio.gather(*map(ask, first.requests)))
+    first.replies = await ask_all(first.requests)
     for passage, reply in zip(passages, first.replies):
         reading.pairs += _proposed(recipe.extract, passage, reply, reading)
     _check_questions(reading.pairs, recipe)
     if recipe.extract.kind == "quoted":
         await _lift_answers(reading.pairs, recipe.min_answer_similarity, encode)
     if recipe.refine is not None:
-        await _refine(reading, recipe, recipe.refine, ask)
+        await _refine(reading, recipe, recipe.refine, ask_all)
         _check_questions(reading.pairs, recipe)
     _check_answers(reading.pairs, recipe, match)
     await _embed([pair for pair in reading.pairs if not pair.reason], encode)
+    reading.need = account.need
     return reading
 
 
@@ -215,7 +230,7 @@ async def _lift_answers(pairs: Sequence[Pair], min_similarity: float, encode: En
             pair.drop("unanswered", f"best cosine {quote.similarity:.2f}, wanted {min_similarity:.2f}")
 
 
-async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) -> None:
+async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask_all: AskAll) -> None:
     """The second pass. A pair counts only if this pass returns it: no reply, no pair."""
     drafts: dict[int, list[Pair]] = {}
     for pair in reading.pairs:
@@ -227,7 +242,7 @@ async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) ->
     reading.passes.append(second)
     for group in drafts.values():
         second.requests.append(recipe.request(prompt, group[0].passage, [QA(p.question, p.answer) for p in group]))
-    second.replies = list(await asyncio.gather(*map(ask, second.requests)))
+    second.replies = await ask_all(second.requests)
     for group, reply in zip(drafts.values(), second.replies):
         mended = _parsed(prompt, group[0].passage, reply, reading)
         if mended is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from tenacity import (
 )
 
 from equal.core.chat import Reply, Request
+from equal.io.prompt_size import largest_size, read_size, tokenize_body, tokenize_url
 
 #: bytes of a response that are read; a reply of 4,000 tokens has about 30,000
 MAX_BODY_BYTES = 4_000_000
@@ -33,6 +35,11 @@ _SCHEMA_PATIENCE = 2
 _UNREACHED_LIMIT = 5
 _RETRIED = frozenset({408, 429, *range(500, 600)})
 _HOPELESS = frozenset({401, 403, 404})
+#: of a server that does not know an address
+_NO_ROUTE = frozenset({404, 405})
+
+#: status, headers, body or None for one that is too large -> what it says
+Read = Callable[[int, httpx.Headers, bytes | None], Reply]
 
 
 class _PassingError(Exception):
@@ -105,11 +112,23 @@ class ChatClient:
         async with self._slots:
             if self._given_up:
                 return Reply(failure="failed", error=self._given_up)
-            return await self._ask(request)
+            return await self._ask("/chat/completions", _body(request), _read_chat)
 
-    async def _ask(self, request: Request) -> Reply:
+    async def count(self, request: Request) -> Reply:
+        """A reply without text whose prompt_tokens are those of the request's prompt, or a failure as of `ask`."""
+
+        def read(status: int, headers: httpx.Headers, content: bytes | None) -> Reply:
+            if status in _NO_ROUTE:
+                return Reply(prompt_tokens=largest_size(request.messages))
+            return _read_count(status, headers, content)
+
+        async with self._slots:
+            if self._given_up:
+                return Reply(failure="failed", error=self._given_up)
+            return await self._ask(tokenize_url(self._settings.url), tokenize_body(request), read)
+
+    async def _ask(self, path: str, body: dict[str, Any], read: Read) -> Reply:
         attempts, server_errors = 0, 0
-        body = _body(request)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._settings.max_attempts),
             wait=self._wait,
@@ -123,7 +142,7 @@ class ChatClient:
                     if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
                         body.pop("response_format", None)
                     try:
-                        reply = await self._send(body, attempts)
+                        reply = await self._send(path, body, read, attempts)
                     except _PassingError as failure:
                         server_errors += failure.status == 500
                         raise
@@ -152,25 +171,23 @@ class ChatClient:
         jittered = wait_random_exponential(multiplier=0.5, max=self._settings.max_wait_s)(state)
         return min(max(asked, jittered), self._settings.max_wait_s)
 
-    async def _send(self, body: dict[str, Any], attempt: int) -> Reply:
+    async def _send(self, path: str, body: dict[str, Any], read: Read, attempt: int) -> Reply:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                status, headers, content = await self._post(body)
+                status, headers, content = await self._post(path, body)
         except TimeoutError as error:
             raise _PassingError(f"no reply within timeout_s={self._settings.timeout_s:g}") from error
         except httpx.HTTPError as error:
             raise _PassingError(f"{type(error).__name__}: {error}") from error
-        if status != 200:
-            _raise_for(status, headers, content or b"")
-        reply = Reply(finish_reason="oversized") if content is None else _read_completion(content, headers)
+        reply = read(status, headers, content)
         latency_ms = (time.monotonic() - started) * 1000
         return replace(reply, latency_ms=latency_ms, attempts=attempt, received_at=time.time())
 
-    async def _post(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
+    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
         """Status, headers and body; the body is None when it is larger than MAX_BODY_BYTES."""
         content = bytearray()
-        async with self._http.stream("POST", "/chat/completions", json=body) as response:
+        async with self._http.stream("POST", path, json=body) as response:
             async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > MAX_BODY_BYTES:
@@ -212,6 +229,21 @@ def _retry_after_s(headers: httpx.Headers) -> float:
         return max(0.0, float(headers.get("retry-after", "0")))
     except ValueError:  # the header may be a date; the backoff will do
         return 0.0
+
+
+def _read_chat(status: int, headers: httpx.Headers, content: bytes | None) -> Reply:
+    if status != 200:
+        _raise_for(status, headers, content or b"")
+    return Reply(finish_reason="oversized") if content is None else _read_completion(content, headers)
+
+
+def _read_count(status: int, headers: httpx.Headers, content: bytes | None) -> Reply:
+    if status != 200:
+        _raise_for(status, headers, content or b"")
+    try:
+        return Reply(prompt_tokens=read_size(content or b""))
+    except ValueError as error:
+        raise _PassingError("HTTP 200 but no count of tokens", status=200) from error
 
 
 def _read_completion(content: bytes, headers: httpx.Headers) -> Reply:

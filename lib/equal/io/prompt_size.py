@@ -1,0 +1,47 @@
+"""How many tokens a prompt has: vLLM's `/tokenize` counts them with the model's own tokenizer and chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from equal.core.chat import Message, Request
+
+#: tokens that a chat template may put around one message, and before the reply; those known take up to a dozen
+_TEMPLATE_TOKENS = 32
+
+
+def tokenize_url(url: str) -> str:
+    """Where the server of a chat API counts tokens: beside `/v1`, not under it."""
+    return f"{url.rstrip('/').removesuffix('/v1')}/tokenize"
+
+
+def tokenize_body(request: Request) -> dict[str, Any]:
+    """What is asked there."""
+    return {"model": request.model, "messages": list(request.messages)}
+
+
+def read_size(content: bytes) -> int:
+    """The count in a reply of `/tokenize`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        count = json.loads(content)["count"]
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ValueError("no count") from error
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"no count: {count!r:.100}")
+    return count
+
+
+def largest_size(messages: Sequence[Message]) -> int:
+    """A size that no byte-level BPE exceeds, for a server without `/tokenize`.
+
+    A token of such a tokenizer stands for one UTF-8 byte at least, and a template adds a few to each message. The
+    bound is about four times the true size of English text, so a run under it stops that much earlier.
+    """
+    text_bytes = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
+    return text_bytes + _TEMPLATE_TOKENS * (len(messages) + 1)
