@@ -65,6 +65,7 @@ class ChatServer:
         bodies: chat requests as they arrived, whatever became of them.
         counted: requests to count a prompt, likewise.
         tokenizes: whether it has the address that counts prompts.
+        count_faults: what the next counts meet; taken from the front.
         most_in_flight: the largest number of requests that were open at once.
         delay_s: before each good reply.
     """
@@ -75,7 +76,7 @@ class ChatServer:
         self.fault: Callable[[Body], str] = lambda body: ""
         self.bodies: list[Body] = []
         self.counted: list[Body] = []
-        self.tokenizes = True
+        self.tokenizes, self.count_faults = True, list[str]()
         self.most_in_flight, self.delay_s = 0, 0.0
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
@@ -197,6 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.chat.counted.append(body)
         if not self.chat.tokenizes:
             self._send(404, {}, b'{"detail": "Not Found"}')
+        elif self.chat.count_faults:
+            status, headers, text = _ANSWERS[self.chat.count_faults.pop(0)]
+            self._send(status, headers, text.encode())
         elif self._allowed():
             self._send(200, {}, json.dumps({"count": prompt_tokens_of(body), "max_model_len": 4096}).encode())
 
