@@ -62,6 +62,8 @@ class ChatServer:
         key: the bearer key it wants; "" wants none.
         answer: body -> what the model says.
         fault: body -> name of a fault, or "" to serve it well.
+        size: body -> tokens of the prompt.
+        length: body and what is said -> tokens of the reply; called when it goes out whole.
         bodies: chat requests as they arrived, whatever became of them.
         counted: requests to count a prompt, likewise.
         tokenizes: whether it has the address that counts prompts.
@@ -74,6 +76,8 @@ class ChatServer:
         self.key, self.model, self.max_model_len = key, model, max_model_len
         self.answer: Callable[[Body], str] = good_answer
         self.fault: Callable[[Body], str] = lambda body: ""
+        self.size: Callable[[Body], int] = prompt_tokens_of
+        self.length: Callable[[Body, str], int] = lambda body, said: len(said.split())
         self.bodies: list[Body] = []
         self.counted: list[Body] = []
         self.tokenizes, self.count_faults = True, list[str]()
@@ -202,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, text = _ANSWERS[self.chat.count_faults.pop(0)]
             self._send(status, headers, text.encode())
         elif self._allowed():
-            self._send(200, {}, json.dumps({"count": prompt_tokens_of(body), "max_model_len": 4096}).encode())
+            self._send(200, {}, json.dumps({"count": self.chat.size(body), "max_model_len": 4096}).encode())
 
     def _serve(self, body: Body) -> None:
         fault = self.chat.fault(body)
@@ -239,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
         usage = {
-            "prompt_tokens": prompt_tokens_of(body), "completion_tokens": len((text or "").split()),
+            "prompt_tokens": self.chat.size(body), "completion_tokens": self.chat.length(body, text or ""),
             "prompt_tokens_details": {"cached_tokens": 0},
         }  # fmt: skip
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}

@@ -30,7 +30,7 @@ def read_size(content: bytes) -> int:
     """
     try:
         count = json.loads(content)["count"]
-    except (TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("no count") from error
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"no count: {count!r:.100}")
