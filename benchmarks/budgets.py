@@ -78,7 +78,7 @@ class Run:
         prices = draw.uniform(0.05, 3), draw.uniform(0.05, 9)
         chosen = draw.choice([("tokens",), ("money",), ("tokens", "money"), BUDGETS])
         documents = draw.uniform(0.5, 1.5) * sum(self.sizes)
-        tokens = int(documents * self.passages * draw.uniform(100, 1500)) + 1
+        tokens = int(documents * self.passages * draw.uniform(60, 700)) + 1
         self.limits = Limits(
             max(1, int(documents)) if "documents" in chosen else 0,
             tokens if "tokens" in chosen else 0,
