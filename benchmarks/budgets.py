@@ -141,7 +141,7 @@ def simulate(run: Run, server: ChatServer, spool: Path) -> tuple[Spent, str]:
     server.fault, server.size, server.length = run.fault, run.size, run.length
     server.tokenizes, server.count_faults = run.tokenizes, list(run.count_faults)
     arms = {arm: [f"{rank:03d}x{arm}" for rank in range(size)] for arm, size in enumerate(run.sizes)}
-    client = PayingClientFactory(ClientFactory(server.url, "", 16, 2.0, 2, max_wait_s=0.01), ReplySpool(str(spool)))
+    client = PayingClientFactory(ClientFactory(server.url, "", 16, 20.0, 2, max_wait_s=0.01), ReplySpool(str(spool)))
     unread = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(run.sizes)}
     ended, reason = run_bandit(
         State(unread, NO_PAIRS, Spent(), 0),

@@ -14,10 +14,12 @@ from pathlib import Path
 import mlflow
 import pytest
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from chat_server import always
 from equal.errors import EndpointError
 from equal.extraction import Extraction
+from equal.history import Run, open_state
 from equal.io.marks import Marks
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
@@ -36,6 +38,19 @@ def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unb
     assert paid(spark, unbroken.config) == BUDGET
     # the six warm-up documents were paid for before
     assert unbroken.calls == BUDGET - 6
+
+
+def test_a_token_budget_is_never_exceeded_and_what_a_document_needs_is_read_back(spark, config):
+    limited = replace(config, budget=replace(config.budget, documents=0, tokens=2200))
+    run_stage(limited, "extract", RUN["extract"])
+    tables = Tables(spark, config.storage.root)
+    last = tables.read(ITERATIONS).orderBy("iteration").collect()[-1]
+    needed = tables.read(EXTRACTIONS).where("run_id = 'r'").agg(F.max("needed_tokens")).first()[0]
+    assert last.stop_reason == "tokens"
+    assert 2200 - needed < last.total_tokens <= 2200
+    marks = Marks.read(tables, limited)
+    state = open_state(tables, Run("r", last.clustering, marks.history_hash(), limited.fingerprint()), 0)
+    assert state.need.tokens == needed > limited.extraction.max_tokens
 
 
 def test_the_alignment_before_and_after_the_warm_up_is_in_mlflow(prepared):
