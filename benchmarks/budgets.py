@@ -184,7 +184,8 @@ def main() -> None:
         requests = len(server.bodies)
     print(f"{'ended by':12}{'runs':>6}{'of that budget used, median':>30}{'least':>8}")
     for reason, shares in sorted(used.items()):
-        print(f"{reason:12}{len(shares):>6}{statistics.median(shares):>30.1%}{min(shares):>8.1%}")
+        shown = f"{statistics.median(shares):>30.1%}{min(shares):>8.1%}" if reason in BUDGETS else ""
+        print(f"{reason:12}{len(shares):>6}{shown}")
     figures = {"runs": count, "overspend": max(worst.values()), "requests": requests, "outcomes": dict(outcomes)}
     write("budgets", {**figures, "ended_by": {reason: len(shares) for reason, shares in used.items()}})
 
