@@ -63,7 +63,12 @@ class ChatServer:
         key: the bearer key it wants; "" wants none.
         answer: body -> what the model says.
         fault: body -> name of a fault, or "" to serve it well.
+        size: body -> tokens of the prompt.
+        length: body and what is said -> tokens of the reply; called when it goes out whole.
         bodies: chat requests as they arrived, whatever became of them.
+        counted: requests to count a prompt, likewise.
+        tokenizes: whether it has the address that counts prompts.
+        count_faults: what the next counts meet; taken from the front.
         most_in_flight: the largest number of requests that were open at once.
         delay_s: before each good reply.
     """
@@ -74,13 +79,16 @@ class ChatServer:
         self.key, self.model, self.max_model_len = key, model, max_model_len
         self.answer: Callable[[Body], str] = good_answer
         self.fault: Callable[[Body], str] = lambda body: ""
+        self.size: Callable[[Body], int] = prompt_tokens_of
+        self.length: Callable[[Body, str], int] = lambda body, said: len(said.split())
         self.bodies: list[Body] = []
+        self.counted: list[Body] = []
+        self.tokenizes, self.count_faults = True, list[str]()
         self.most_in_flight, self.delay_s = 0, 0.0
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
         self.connections: list[socket.socket] = []
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"chat": self}))
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"chat": self}))
         self.port = self._http.server_port
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
@@ -143,6 +151,11 @@ def passage_of(body: Body) -> str:
     return body["messages"][-1]["content"].partition("<passage>")[2].partition("</passage>")[0].strip()
 
 
+def prompt_tokens_of(body: Body) -> int:
+    """The size of a prompt to this server: its words."""
+    return sum(len(message["content"].split()) for message in body["messages"])
+
+
 def good_answer(body: Body) -> str:
     """One pair about the passage's opening words, in the form that the request's schema asks for.
 
@@ -163,9 +176,15 @@ def good_answer(body: Body) -> str:
     return f"Q: {question}\nA: {answer}"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of five, the connections of a burst beyond them would wait a second
+
+
 class _Handler(BaseHTTPRequestHandler):
     chat: ChatServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # header and body go out apart; else each reply waits 40 ms for an acknowledgement
 
     def setup(self) -> None:
         super().setup()
@@ -184,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            self._count(body)
+            return
         self.chat.enter(body)
         try:
             if self._allowed():
@@ -192,6 +214,16 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         finally:
             self.chat.leave()
+
+    def _count(self, body: Body) -> None:
+        self.chat.counted.append(body)
+        if not self.chat.tokenizes:
+            self._send(404, {}, b'{"detail": "Not Found"}')
+        elif self.chat.count_faults:
+            status, headers, text = _ANSWERS[self.chat.count_faults.pop(0)]
+            self._send(status, headers, text.encode())
+        elif self._allowed():
+            self._send(200, {}, json.dumps({"count": self.chat.size(body), "max_model_len": 4096}).encode())
 
     def _serve(self, body: Body) -> None:
         fault = self.chat.fault(body)
@@ -227,10 +259,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.chat.wait(0.05)
 
     def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
-        prompt_tokens = sum(len(m["content"].split()) for m in body["messages"])
         usage = {
-            "prompt_tokens": prompt_tokens, "completion_tokens": len((text or "").split()),
-            "prompt_tokens_details": {"cached_tokens": prompt_tokens - len(body["messages"][-1]["content"].split())},
+            "prompt_tokens": self.chat.size(body), "completion_tokens": self.chat.length(body, text or ""),
+            # the fixed part; `size` may be a test's own
+            "prompt_tokens_details": {"cached_tokens": max(0, self.chat.size(body) - len(passage_of(body).split()))},
         }  # fmt: skip
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
         self._send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())

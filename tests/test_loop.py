@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from equal.core.allowance import NOTHING, Allowance, Amount
 from equal.core.bandit import ArmState, Pull
 from equal.core.transport import Estimate
 from equal.loop import Extracted, Limits, Pairs, Policy, Scored, Spent, State, run_bandit
@@ -27,22 +28,27 @@ class World:
         self.in_order = sorted(doc for docs in self.by_arm.values() for doc in docs)
         self.read: list[str] = []
         self.iterations: list = []
+        self.shares: list[tuple[Allowance, int]] = []
+        self.need, self.first_need, self.prices = NOTHING, NOTHING, (0.0, 0.0)
 
     def state(self) -> State:
         arms = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(self.sizes)}
         return State(arms, NO_PAIRS, Spent(), 0)
 
-    def extract(self, iteration: int, pulls: list[Pull]) -> Extracted:
+    def extract(self, iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         docs: list[str] = []
         for pull in pulls:
             docs += (self.in_order if pull.arm_id is None else self.by_arm[pull.arm_id])[pull.start : pull.stop]
         self.read += docs
+        self.shares.append((share, len(docs)))
         arms = np.array([int(doc.split("-")[1]) for doc in docs])
         counts = {int(arm): int((arms == arm).sum()) for arm in set(arms.tolist())}
         ids = np.array(docs, dtype=object)
         order = np.argsort(ids)
         pairs = Pairs(ids[order], arms[order], ids[order], np.ones((len(docs), 2), np.float32))
-        return Extracted(counts, pairs, {"accepted": len(docs)}, len(docs), 0, 7 * len(docs), 3 * len(docs))
+        tokens = 7 * len(docs), 3 * len(docs)
+        cost = share.cost(*tokens).money
+        return Extracted(counts, pairs, {"accepted": len(docs)}, len(docs), 0, *tokens, money=cost, need=self.need)
 
     def score(self, pairs: Pairs) -> Scored:
         assert len(set(pairs.arm_ids.tolist())) == 1
@@ -52,7 +58,10 @@ class World:
         )
 
     def run(self, state: State | None = None, policy: Policy = POLICY, **limits: float) -> tuple[State, str]:
-        limit = Limits(int(limits.get("documents", 0)), int(limits.get("tokens", 0)), limits.get("money", 0.0))
+        limit = Limits(
+            int(limits.get("documents", 0)), int(limits.get("tokens", 0)), limits.get("money", 0.0), *self.prices,
+            first_need=self.first_need,
+        )  # fmt: skip
         return run_bandit(
             state or self.state(),
             policy=policy,
@@ -94,8 +103,8 @@ def test_an_arm_whose_warm_up_gave_no_pair_is_pulled_before_any_other():
     world = World([9, 9])
     fruitful = world.extract
 
-    def barren_in_arm_1(iteration, pulls):
-        extracted = fruitful(iteration, pulls)
+    def barren_in_arm_1(iteration, pulls, share):
+        extracted = fruitful(iteration, pulls, share)
         return replace(extracted, pairs=extracted.pairs.of_arm(0)) if iteration == 0 else extracted
 
     world.extract = barren_in_arm_1
@@ -104,24 +113,45 @@ def test_an_arm_whose_warm_up_gave_no_pair_is_pulled_before_any_other():
     assert list(world.iterations[1].arms) == [1]
 
 
-def test_a_money_budget_stops_after_the_iteration_that_reached_it():
+def test_a_budget_of_tokens_is_met_as_closely_as_worst_cases_allow_and_never_exceeded():
     world = World([50, 50])
-    read = world.extract
-    world.extract = lambda iteration, pulls: (
-        (found := read(iteration, pulls)) and replace(found, money=found.calls / 8)
-    )
-    state, reason = world.run(money=2.5)
+    world.need = Amount(25)
+    state, reason = world.run(tokens=203)
+    assert reason == world.iterations[-1].stop_reason == "tokens"
+    # a document takes 10 and may take 25: at 20 left no further one is sure to fit
+    assert 203 - 25 < state.spent.tokens <= 203
+    assert all(documents == 1 or share.tokens >= 25 for share, documents in world.shares)
+
+
+def test_a_budget_of_money_likewise_and_rounding_does_not_exceed_it():
+    world = World([50, 50])
+    world.prices, world.need = (1e5, 1e5), Amount(10, 1.0)  # 0.1 a token
+    state, reason = world.run(money=12.0)
     assert reason == "money"
-    assert state.spent.money == state.spent.documents / 8 >= 2.5
-    assert state.spent.money - world.iterations[-1].extracted.money < 2.5
+    assert 12.0 - 1.0 - 1e-6 < state.spent.money <= 12.0
+    for (share, documents), made in zip(world.shares, world.iterations):
+        before = made.spent.money - made.extracted.money
+        assert before + documents * share.money < 12.0
 
 
-def test_a_token_budget_stops_after_the_iteration_that_reached_it():
+def test_shares_are_equal_and_together_never_more_than_what_is_left():
     world = World([50, 50])
-    state, reason = world.run(tokens=100)
-    assert reason == "tokens"
-    assert state.spent.tokens >= 100
-    assert state.spent.tokens - world.iterations[-1].extracted.prompt_tokens < 100
+    world.need = Amount(10)
+    world.run(tokens=173)
+    left = 173
+    for share, documents in world.shares:
+        assert documents * share.tokens <= left
+        left -= 10 * documents
+
+
+def test_warm_up_documents_that_the_budget_does_not_cover_at_once_are_read_in_several_iterations():
+    world = World([9, 9])
+    world.need, world.first_need = Amount(40), Amount(1000)
+    world.run(tokens=130)
+    # of a need that nobody knows yet one document is tried; of a known one what is left holds three, then two
+    assert [documents for _, documents in world.shares][:2] == [1, 3]
+    assert world.read[:4] == world.in_order[:4]
+    assert {arm.pulls for made in world.iterations[:1] for arm in made.arms.values()} == {1}
 
 
 @pytest.mark.parametrize("strategy", ["equal", "random"])

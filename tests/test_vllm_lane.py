@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from equal.core.chat import Request
+from equal.io.chat_client import ClientFactory
+from equal.io.prompt_size import largest_size
 from equal.jobs.extract import main as extract
 from equal.jobs.pipeline import main as pipeline
 from equal.schemas import SCHEMAS
@@ -109,6 +113,19 @@ def test_the_budget_is_met_and_every_document_has_one_outcome(finished):
     last = max((row for row in rows(finished, "iterations") if row["run_id"] == "equal"), key=lambda r: r["iteration"])
     assert last["total_documents"] == BUDGET
     assert last["stop_reason"] == "documents"
+
+
+def test_the_servers_count_of_a_prompt_is_what_it_bills(finished):
+    paid = rows(finished, "replies")[:8]
+    requests = [Request(tuple(json.loads(row["messages"])), row["model"], {}) for row in paid]
+
+    async def counts() -> list[int]:
+        async with ClientFactory(finished["endpoint.url"], finished["key"], 4, 60.0, 3)() as client:
+            return [(await client.count(request)).prompt_tokens for request in requests]
+
+    assert asyncio.run(counts()) == [row["prompt_tokens"] for row in paid]
+    # where a server does not count, the bound of the bytes is above
+    assert all(largest_size(request.messages) >= row["prompt_tokens"] for request, row in zip(requests, paid))
 
 
 def test_accepted_pairs_are_quoted_from_their_document(finished):

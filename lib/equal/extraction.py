@@ -12,9 +12,10 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.core.allowance import Allowance, Amount
 from equal.core.contamination import BenchmarkIndex
 from equal.core.costs import money
-from equal.core.qa import Prompt, fewest_tokens
+from equal.core.qa import Prompt, fewest_tokens, usual_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
 from equal.history import collect_pairs, discard_uncommitted
@@ -24,7 +25,7 @@ from equal.io.references import read_benchmarks, read_items, read_spared, requir
 from equal.io.replies import PayingClientFactory, ReplySpool, client_factory, fold_abandoned
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
-from equal.loop import Extracted, Pairs, Scored
+from equal.loop import Extracted, Limits, Pairs, Scored
 from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.training.encoder import EncoderFactory
 from equal.transforms.extract import extract_pairs, qa_pairs_of
@@ -113,6 +114,15 @@ class Extraction:
         config = self.job.config
         return min(self.job.spark.sparkContext.defaultParallelism, config.spark.partitions, config.endpoint.in_flight)
 
+    @property
+    def limits(self) -> Limits:
+        """The budgets of tokens and money; a first guess at what a document needs is one of full length."""
+        budget, settings = self.job.config.budget, self.job.config.extraction
+        prices = Allowance(prompt_price=budget.prompt_price, completion_price=budget.completion_price)
+        prompt_tokens = usual_tokens(self.prompts[0], settings.passage_chars) * settings.max_passages
+        first_need = prices.cost(prompt_tokens, settings.max_tokens * settings.max_passages)
+        return Limits(0, budget.tokens, budget.money, budget.prompt_price, budget.completion_price, first_need)
+
     def recover(self, first_iteration: int) -> None:
         """Take over what killed processes left: their replies are kept, rows without a commit mark go."""
         root = self.job.config.storage.root
@@ -120,12 +130,13 @@ class Extraction:
         self.spool.fold(self.job.tables)
         discard_uncommitted(self.job.tables, self.run_id, first_iteration)
 
-    def read(self, iteration: int, documents: DataFrame) -> Extracted:
+    def read(self, iteration: int, documents: DataFrame, allowance: Allowance) -> Extracted:
         """Extract from documents and append their `extractions` and `qa_pairs` rows.
 
         Args:
             iteration: under which the rows stand; call `recover` before the first.
             documents: doc_id, arm_id.
+            allowance: of each of them.
 
         Raises:
             EndpointError: more than endpoint.max_failed_share of the documents failed; replies are kept.
@@ -149,6 +160,7 @@ class Extraction:
             run_id=self.run_id,
             iteration=iteration,
             num_partitions=self.tasks,
+            allowance=allowance,
         )
         job.tables.append(EXTRACTIONS, rows)
         written = job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}").persist()
@@ -168,7 +180,11 @@ class Extraction:
             *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
             *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
         ]
-        sums = written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names]).first().asDict()
+        largest = [F.coalesce(F.max(name), F.lit(0)).alias(name) for name in ("needed_tokens", "needed_money")]
+        sums = (
+            written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names], *largest).first().asDict()
+        )
+        need = Amount(sums.pop("needed_tokens"), float(sums.pop("needed_money")))
         documents: dict[int, int] = {}
         outcomes: dict[str, int] = {}
         for row in final:
@@ -183,6 +199,7 @@ class Extraction:
             **sums,
             money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
             paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
+            need=need,
         )
 
     def _require_served(self, extracted: Extracted, written: DataFrame) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from equal.core.allowance import Amount
 from equal.core.bandit import ArmState, fold
 from equal.errors import TableError
 from equal.io.tables import Tables, side_by_side
@@ -69,12 +70,14 @@ def open_state(tables: Tables, run: Run, first_iteration: int) -> State:
     known = fold([row.asDict() for row in history.collect()])
     arms = {row.cluster_id: _arm(row.cluster_id, row["size"], known.get(row.cluster_id)) for row in sizes}
     pairs = collect_pairs(tables.read(QA_PAIRS).where(own & F.col("iteration").isin(committed)))
+    read = tables.read(EXTRACTIONS).where(own & F.col("iteration").isin(committed))
+    need = read.agg(*[F.coalesce(F.max(f"needed_{name}"), F.lit(0)) for name in ("tokens", "money")]).first()
     spent, following = Spent(), first_iteration
     if iterations:
         last = iterations[-1]
         spent = Spent(last.total_documents, last.total_tokens, last.total_money)
         following = last.iteration + 1
-    return State(arms, pairs, spent, following)
+    return State(arms, pairs, spent, following, Amount(need[0], float(need[1])))
 
 
 def _arm(arm_id: int, size: int, known: ArmState | None) -> ArmState:

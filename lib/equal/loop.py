@@ -2,30 +2,53 @@
 
     while the budget lasts:  choose arms by DS score -> extract -> union reward -> record
 
+No budget is exceeded: an iteration reads as many documents as what is left covers by their worst case, as far as
+earlier documents show it, and none of them takes more than an equal share of what is left.
 State is a fold over what `record` has committed, so a killed run goes on where its last commit stands.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from equal.core.allowance import NOTHING, Allowance, Amount
 from equal.core.bandit import ArmState, Pull, choose_pulls
 from equal.core.transport import Estimate, reward
 
-#: the warm-up documents: every arm's first observation
-WARM_UP = 0
+#: share of a money budget that is never spent, so that the rounding of sums does not exceed it
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The three budgets; 0 is no limit. Tokens and money count cached replies too, so that a rerun stops alike."""
+    """The three budgets; 0 is no limit. Tokens and money count cached replies too, so that a rerun stops alike.
+
+    Attributes:
+        prompt_price: per million tokens; likewise completion_price.
+        first_need: what a document may need, as long as none was read that would show it.
+    """
 
     documents: int
     tokens: int
     money: float
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    first_need: Amount = NOTHING
+
+    def left(self, spent: Spent) -> Allowance:
+        """What may still be spent of tokens and money."""
+        tokens = self.tokens - spent.tokens if self.tokens else math.inf
+        money = self.money * (1 - _ROUNDING) - spent.money if self.money else math.inf
+        return Allowance(tokens, money, self.prompt_price, self.completion_price)
+
+    def covered(self, spent: Spent, need: Amount) -> float:
+        """Documents whose worst case is covered by what is left; one at least as long as nothing is known of it."""
+        covered = self.left(spent).covers(need or self.first_need)
+        return covered if need else max(covered, 1)
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,14 @@ class Spent:
     documents: int = 0
     tokens: int = 0
     money: float = 0.0
+
+    def after(self, extracted: Extracted) -> Spent:
+        """With what an extraction took."""
+        return Spent(
+            self.documents + sum(extracted.documents.values()),
+            self.tokens + extracted.prompt_tokens + extracted.completion_tokens,
+            self.money + extracted.money,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,7 @@ class Extracted:
         prompt_tokens: of all replies used, cached or not; likewise completion_tokens and money.
         paid_prompt_tokens: of the replies that were asked for now; likewise the other paid_ figures.
         paid_cached_tokens: those of paid_prompt_tokens that the server's prefix cache answered.
+        need: the largest worst case of a document; nothing where neither tokens nor money are limited.
     """
 
     documents: dict[int, int]
@@ -100,6 +132,7 @@ class Extracted:
     paid_cached_tokens: int = 0
     paid_completion_tokens: int = 0
     paid_money: float = 0.0
+    need: Amount = NOTHING
 
 
 @dataclass(frozen=True)
@@ -132,6 +165,7 @@ class State:
     pairs: Pairs
     spent: Spent
     next_iteration: int
+    need: Amount = NOTHING
 
 
 @dataclass(frozen=True)
@@ -146,7 +180,7 @@ class Policy:
     warm_up_documents: int
 
 
-Extract = Callable[[int, list[Pull]], Extracted]
+Extract = Callable[[int, list[Pull], Allowance], Extracted]
 Score = Callable[[Pairs], Scored]
 Record = Callable[[Iteration], None]
 
@@ -160,7 +194,8 @@ def run_bandit(
         state: where to start; changed by every iteration.
         policy: how to choose.
         limits: the budgets.
-        extract: (iteration, pulls) -> what the documents gave; the only step that costs money.
+        extract: (iteration, pulls, what each document may take) -> what the documents gave; the only step that costs
+            money.
         score: pairs of one arm -> transport estimate against the reference.
         record: commits an iteration; called last, once for each.
 
@@ -173,23 +208,23 @@ def run_bandit(
 
 
 def stop_reason(state: State, policy: Policy, limits: Limits) -> str:
-    """The budget that is used up, or that no document is left; empty while there is something to read."""
+    """The budget that no further document is sure to fit in, or `exhausted` when none is left; empty to go on."""
     if limits.documents and state.spent.documents >= limits.documents:
         return "documents"
-    if limits.tokens and state.spent.tokens >= limits.tokens:
-        return "tokens"
-    if limits.money and state.spent.money >= limits.money:
-        return "money"
+    if short := limits.left(state.spent).short_of(state.need):
+        return short
     return "" if choose(state, policy, limits) else "exhausted"
 
 
 def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, float]]:
-    """The next pulls with their DS scores; iteration 0 takes the warm-up documents, whatever their arm."""
-    left = limits.documents - state.spent.documents if limits.documents else None
+    """The next pulls with their DS scores; the warm-up documents come first, whatever their arm."""
+    documents = limits.documents - state.spent.documents if limits.documents else math.inf
+    covered = min(documents, limits.covered(state.spent, state.need))
+    left = int(covered) if covered < math.inf else None
     total = sum(arm.size for arm in state.arms.values())
     unread = total - state.spent.documents
-    if state.next_iteration == WARM_UP:
-        return _in_hash_order(state, min(policy.warm_up_documents, unread), left)
+    if warming_up(state, policy):
+        return _in_hash_order(state, min(policy.warm_up_documents - state.spent.documents, unread), left)
     if policy.strategy == "random":
         return _in_hash_order(state, min(policy.arms_per_iteration * policy.docs_per_pull, unread), left)
     return choose_pulls(
@@ -200,6 +235,11 @@ def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, flo
         schedule=policy.exploration,
         alpha=policy.alpha,
     )
+
+
+def warming_up(state: State, policy: Policy) -> bool:
+    """Whether warm-up documents are left: iteration 0 reads them, and the next ones where a budget is too short."""
+    return state.spent.documents < policy.warm_up_documents
 
 
 def _in_hash_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, float]]:
@@ -213,7 +253,9 @@ def run_iteration(
 ) -> State:
     """One turn of Algorithm 1, lines 4 to 11: choose, extract, update the union reward of touched arms, commit."""
     chosen = choose(state, policy, limits)
-    extracted = extract(state.next_iteration, [pull for pull, _ in chosen])
+    pulls = [pull for pull, _ in chosen]
+    share = limits.left(state.spent).share(sum(pull.stop - pull.start for pull in pulls))
+    extracted = extract(state.next_iteration, pulls, share)
     pairs = state.pairs.union(extracted.pairs)
     scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
     touched: dict[int, ArmState] = {}
@@ -222,18 +264,14 @@ def run_iteration(
     for arm_id, documents in sorted(extracted.documents.items()):
         arm, of_arm = state.arms[arm_id], pairs.of_arm(arm_id)
         # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line
-        observed = state.next_iteration != WARM_UP or len(of_arm.pair_ids) > 0
+        observed = not warming_up(state, policy) or len(of_arm.pair_ids) > 0
         pulled = replace(arm, taken=arm.taken + documents, pulls=arm.pulls + observed)
         scored = score(of_arm) if len(of_arm.pair_ids) else None
         touched[arm_id] = _rewarded(pulled, len(of_arm.pair_ids), scored)
         converged[arm_id] = scored is None or scored.estimate.converged
         flops += scored.estimate.flops if scored else 0.0
-    spent = Spent(
-        state.spent.documents + sum(extracted.documents.values()),
-        state.spent.tokens + extracted.prompt_tokens + extracted.completion_tokens,
-        state.spent.money + extracted.money,
-    )
-    after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1)
+    spent, need = state.spent.after(extracted), state.need.or_more(extracted.need)
+    after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1, need)
     reason = stop_reason(after, policy, limits)
     record(Iteration(state.next_iteration, touched, scores, converged, extracted, spent, reason, flops))
     return after

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import pairwise
 
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from equal.config import RunConfig
+from equal.core.allowance import NOTHING, Allowance
 from equal.core.bandit import Pull, arms_at_once, require_affordable
 from equal.core.costs import inference_flops
 from equal.errors import BudgetError
@@ -21,7 +21,7 @@ from equal.history import Run, open_state, record_iteration
 from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
-from equal.loop import Extracted, Iteration, Limits, Policy, State, run_bandit
+from equal.loop import Extracted, Iteration, Policy, Spent, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, pulled_documents
@@ -52,7 +52,7 @@ def read_sample(job: Job, run_id: str) -> Sample:
 
     Raises:
         BudgetError: the sample alone is above the document budget or, as its first documents show, above that of
-            tokens or money; their replies are kept.
+            tokens or money; what they took is within it, and their replies are kept.
     """
     config, settings = job.config, job.config.warm_up
     documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)).select(DOC_ID, "text")
@@ -62,19 +62,21 @@ def read_sample(job: Job, run_id: str) -> Sample:
         num_read = round(settings.fraction * num_docs) if settings.enabled else 0
         _require_within_budget(config, num_read, num_docs)
         reading.recover(WARM_UP_ITERATION)
-    limited = config.budget.tokens or config.budget.money
-    ends = sorted({min(config.endpoint.in_flight, num_read), num_read}) if limited else [num_read]
     bar = tqdm(total=num_read, desc="warm_up", unit="doc", leave=False, dynamic_ncols=True)
     parts: list[Extracted] = []
+    spent, need, limits = Spent(), NOTHING, reading.limits
     with bar:
-        for number, (start, stop) in enumerate(pairwise([0, *ends]), start=WARM_UP_ITERATION):
-            sample = first_documents(documents, seed=config.seed, start=start, stop=stop)
+        while spent.documents < num_read:  # in one part, unless a budget does not cover the worst case of all
+            start, count = spent.documents, int(min(num_read - spent.documents, limits.covered(spent, need)))
+            sample = first_documents(documents, seed=config.seed, start=start, stop=start + count)
             without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
-            with reading_progress(bar, reading.spool.count, stop - start):
-                parts.append(reading.read(number, without_arm))
-            bar.update(stop - start)
-            if stop < num_read:
-                _require_affordable_sample(config, parts[0], stop, num_read)
+            with reading_progress(bar, reading.spool.count, count):
+                part = reading.read(WARM_UP_ITERATION + len(parts), without_arm, limits.left(spent).share(count))
+            bar.update(count)
+            parts.append(part)
+            spent, need = spent.after(part), need.or_more(part.need)
+            if spent.documents < num_read:
+                _require_affordable_sample(config, spent, limits.left(spent).short_of(need), num_read)
     pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
     rows = pairs.select(DOC_ID, "text", "question", "answer").collect()
     if num_read and not rows:
@@ -102,17 +104,21 @@ def fruitless(num_read: int, parts: Sequence[Extracted]) -> str:
     )
 
 
-def _require_affordable_sample(config: RunConfig, first: Extracted, num_first: int, num_read: int) -> None:
-    """Refuse the rest of a sample that its first documents show to be too dear."""
-    took = {"tokens": first.prompt_tokens + first.completion_tokens, "money": first.money}
-    share = config.warm_up.fraction
-    for name, used in took.items():
-        limit, needed = getattr(config.budget, name), used / num_first * num_read
-        if limit and needed > limit:
+def _require_affordable_sample(config: RunConfig, spent: Spent, short: str, num_read: int) -> None:
+    """Refuse the rest of a sample that its first documents show to be too dear, or that no further one fits into."""
+    share, num_first = config.warm_up.fraction, spent.documents
+    for name in ("tokens", "money"):
+        limit, used = getattr(config.budget, name), getattr(spent, name)
+        needed = used / num_first * num_read
+        if limit and (needed > limit or name == short):
+            cause = f"so all would take about {needed:,.6g}, above"
+            if needed <= limit:
+                cause = "and one more may take more than is left of"
+            fits = share * min(num_first / num_read, limit / max(needed, 1e-9))
             raise BudgetError(
                 f"warm_up.fraction: is {share:g}; the first {num_first} of its {num_read} documents took {used:,.6g} "
-                f"{name}, so all would take about {needed:,.6g}, above budget.{name}={limit:g}; set warm_up.fraction="
-                f"{share * limit / needed / 2:.1g} or lower, or raise budget.{name}; what was paid for is kept"
+                f"{name}, {cause} budget.{name}={limit:g}; set warm_up.fraction={fits / 2:.1g} or lower, or raise "
+                f"budget.{name}; what was paid for is kept"
             )
 
 
@@ -130,7 +136,8 @@ def run_to_budget(job: Job) -> Outcome:
     reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
     with task_progress(job.spark, job.stage):  # until the bar of documents is there
         state = open_state(tables, run, 0 if warm_up_documents else 1)
-        limits = _limits(config, state)
+        num_docs = sum(arm.size for arm in state.arms.values())
+        limits = replace(reading.limits, documents=config.document_budget(num_docs))
         if config.bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
             bandit = config.bandit
             require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
@@ -139,10 +146,10 @@ def run_to_budget(job: Job) -> Outcome:
     assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering).cache()
     clock = {"started": datetime.now(timezone.utc)}
 
-    def extract(iteration: int, pulls: list[Pull]) -> Extracted:
+    def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         clock["started"] = datetime.now(timezone.utc)
         with reading_progress(watch.bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
-            return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed))
+            return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed), share)
 
     before = spend(tables, run.run_id)["outcomes"] if state.spent.documents else {}
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, before, run.history_hash) as watch:
@@ -165,11 +172,6 @@ def run_to_budget(job: Job) -> Outcome:
     assignments.unpersist()
     details = {"iterations": state.next_iteration - 1, "documents": state.spent.documents, "stop_reason": reason}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
-
-
-def _limits(config: RunConfig, state: State) -> Limits:
-    num_docs = sum(arm.size for arm in state.arms.values())
-    return Limits(config.document_budget(num_docs), config.budget.tokens, config.budget.money)
 
 
 def _policy(config: RunConfig, state: State, warm_up_documents: int) -> Policy:

@@ -63,10 +63,13 @@ def read(
         said = says(request)
         return said if isinstance(said, Reply) else Reply(said, "stop", 10, 0, 5, attempts=1)
 
+    async def count(request: Request) -> Reply:
+        raise AssertionError("counted though nothing is limited")
+
     async def encode(texts: list[str]) -> np.ndarray:
         return bag_of_words(texts)
 
-    return asyncio.run(read_document(passages, recipe, ask=ask, encode=encode, match=match))
+    return asyncio.run(read_document(passages, recipe, ask=ask, count=count, encode=encode, match=match))
 
 
 def reasons(reading: Reading) -> list[str]:

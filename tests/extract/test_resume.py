@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from chat_server import always
 from equal.errors import EndpointError
 from equal.extraction import Extraction
+from equal.history import Run, open_state
 from equal.io.marks import Marks
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
@@ -61,6 +62,19 @@ def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
     costs = tables.read(COSTS).where("cached_tokens > 0").collect()
     assert {row.stage for row in costs} == {"warm_up", "extract"}
     assert sum(row.cached_tokens for row in costs) == stored
+
+
+def test_a_token_budget_is_never_exceeded_and_what_a_document_needs_is_read_back(spark, config):
+    limited = replace(config, budget=replace(config.budget, documents=0, tokens=2200))
+    run_stage(limited, "extract", RUN["extract"])
+    tables = Tables(spark, config.storage.root)
+    last = tables.read(ITERATIONS).orderBy("iteration").collect()[-1]
+    needed = tables.read(EXTRACTIONS).where("run_id = 'r'").agg(F.max("needed_tokens")).first()[0]
+    assert last.stop_reason == "tokens"
+    assert 2200 - needed < last.total_tokens <= 2200
+    marks = Marks.read(tables, limited)
+    state = open_state(tables, Run("r", last.clustering, marks.history_hash(), limited.fingerprint()), 0)
+    assert state.need.tokens == needed > limited.extraction.max_tokens
 
 
 def test_the_alignment_before_and_after_the_warm_up_is_in_mlflow(prepared):

@@ -13,6 +13,7 @@ from pyspark import cloudpickle
 from pyspark.sql import functions as F
 
 from chat_server import ChatServer, once, passage_of
+from equal.core.allowance import UNLIMITED, Allowance
 from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
 from equal.core.ngrams import words
@@ -100,7 +101,18 @@ INDEX = BenchmarkIndex.build(
 )  # fmt: skip
 
 
-def extract(documents, server, tmp_path, *, known=None, partitions=2, answer="quoted", refine=False, **changes):
+def extract(
+    documents,
+    server,
+    tmp_path,
+    *,
+    known=None,
+    partitions=2,
+    answer="quoted",
+    refine=False,
+    allowance=UNLIMITED,
+    **changes,
+):
     prompts = load_prompts("general", answer=answer, refine=refine, structured=True, max_pairs=2)
     settings = {"max_attempts": 2, "timeout_s": 10.0, **changes}
     client = client_factory(server.endpoint(**settings), KEY, ReplySpool(str(tmp_path / "spool")), tasks=2)
@@ -109,6 +121,7 @@ def extract(documents, server, tmp_path, *, known=None, partitions=2, answer="qu
         documents, known, extract_prompt=prompts[0], refine_prompt=prompts[1], model="test-model",
         temperature=0.0, max_tokens=64, min_answer_similarity=0.1, min_grounded_share=0.3, make_client=client,
         make_encoder=BagOfWords, index=INDEX, run_id="r", iteration=4, num_partitions=partitions,
+        allowance=allowance,
     )  # fmt: skip
 
 
@@ -197,6 +210,21 @@ def test_nothing_is_paid_for_twice(documents, tables, server, tmp_path):
             assert {k: v for k, v in after.items() if k not in changed} == {
                 k: v for k, v in before.items() if k not in changed
             }
+
+
+def test_what_does_not_fit_the_allowance_is_not_sent_be_it_stored_or_not(documents, server, tmp_path):
+    some = documents.where("doc_id in ('d-tin', 'd-two')")
+    free = {row.doc_id: row for row in extract(some, server, tmp_path / "a").collect()}
+    assert server.counted == []
+    assert free["d-two"].needed_tokens is None
+    enough = Allowance(tokens=free["d-tin"].prompt_tokens + 64 + 10)  # of the passages of d-two, one
+    for spool, paid in (("b", True), ("a", False)):
+        rows = {row.doc_id: row for row in extract(some, server, tmp_path / spool, allowance=enough).collect()}
+        two = rows["d-two"]
+        assert (two.calls, two.cached_calls, len(two.request_keys)) == (int(paid), int(not paid), 1)
+        assert (two.status, two.num_pairs, rows["d-tin"].num_pairs) == ("accepted", 1, 1)
+        assert "over_budget: passage 1" in two.error
+        assert two.needed_tokens == free["d-two"].prompt_tokens + 2 * 64
 
 
 def test_another_prompt_is_another_request(documents, server, tmp_path):

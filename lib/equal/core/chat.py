@@ -49,7 +49,7 @@ class Reply:
         latency_ms: of the attempt that succeeded.
         attempts: HTTP requests sent, the successful one included; 0 for a reply that was read back.
         received_at: seconds since the epoch.
-        failure: "" for a reply, else `failed` or `context_too_short`; then there is no text.
+        failure: "" for a reply, else `failed`, `context_too_short` or `over_budget`; then there is no text.
         error: the failure in words.
         cached: it was paid for earlier and read back.
     """

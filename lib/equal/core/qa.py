@@ -29,6 +29,8 @@ MIN_QUESTION_CHARS = 8
 VOID = "VOID"
 #: no tokenizer packs English text tighter than this many characters a token
 _MOST_CHARS_PER_TOKEN = 8
+#: what they need for it as a rule
+_USUAL_CHARS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,16 @@ _ANSWER = re.compile(r"(?im)^[ \t]*\**A(?:nswer)?[ \t]*\d{0,3}[:.]\**[ \t]*")
 
 def fewest_tokens(prompt: Prompt, max_tokens: int) -> int:
     """A context shorter than this cannot hold the prompt's fixed part and a reply, whatever the tokenizer."""
-    chars = sum(len(message["content"]) for message in prompt.messages(""))
-    return chars // _MOST_CHARS_PER_TOKEN + max_tokens
+    return _fixed_chars(prompt) // _MOST_CHARS_PER_TOKEN + max_tokens
+
+
+def usual_tokens(prompt: Prompt, passage_chars: int) -> int:
+    """A guess at the size of a prompt with a passage of so many characters."""
+    return (_fixed_chars(prompt) + passage_chars) // _USUAL_CHARS_PER_TOKEN
+
+
+def _fixed_chars(prompt: Prompt) -> int:
+    return sum(len(message["content"]) for message in prompt.messages(""))
 
 
 def passage_key(text: str) -> str:

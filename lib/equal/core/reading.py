@@ -8,21 +8,21 @@ of replies shows in the result.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from equal.core.allowance import NOTHING, UNLIMITED, Account, Allowance, Amount, Ask, AskAll, Count, ask_within
 from equal.core.chat import Reply, Request
 from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
 from equal.core.pairs import Pair, Passage
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
-from equal.core.shortening import Asked, ask_what_fits
+from equal.core.shortening import ask_what_fits
 
-Ask = Callable[[Request], Awaitable[Reply]]
 #: texts -> (n, d) float32 unit rows
 Encode = Callable[[list[str]], Awaitable[np.ndarray]]
 #: benchmark lookup: text -> hit or None
@@ -82,6 +82,7 @@ class Reading:
         setbacks: (reason, detail) of replies that gave no pairs at all.
         num_skipped: passages that were not read.
         notes: for a person, what else was not read as it stands.
+        need: the most that was taken and wanted at once; nothing where the allowance has no limit.
     """
 
     passes: list[Pass]
@@ -89,6 +90,7 @@ class Reading:
     setbacks: list[tuple[str, str]] = field(default_factory=list)
     num_skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    need: Amount = NOTHING
 
     @property
     def status(self) -> str:
@@ -108,7 +110,15 @@ class Reading:
 
 
 async def read_document(
-    passages: Sequence[Passage], recipe: Recipe, *, ask: Ask, encode: Encode, match: Match, num_skipped: int = 0
+    passages: Sequence[Passage],
+    recipe: Recipe,
+    *,
+    ask: Ask,
+    count: Count,
+    encode: Encode,
+    match: Match,
+    allowance: Allowance = UNLIMITED,
+    num_skipped: int = 0,
 ) -> Reading:
     """Read one document.
 
@@ -116,41 +126,46 @@ async def read_document(
         passages: what of it is read.
         recipe: prompts, decoding, thresholds.
         ask: one request -> one reply; never raises for what a server may do.
+        count: the size of a prompt, likewise; called only if the allowance has a limit.
         encode: texts -> (n, d) unit rows.
         match: benchmark lookup on question and answer.
+        allowance: what the document may take; a request whose worst case is above it is not sent.
         num_skipped: passages beyond the limit, for the record.
     """
+    account = Account(allowance)
+    ask_all = partial(ask_within, account, ask=ask, count=count)
     first = Pass("extract", recipe.extract.version)
     reading = Reading([first], num_skipped=num_skipped)
     if not passages:
         reading.setbacks.append((VOID, "no sentence to read"))
-    for passage, reply in await _asked(reading, recipe, recipe.extract, [(passage, ()) for passage in passages], ask):
+    for passage, reply in await _asked(
+        reading, recipe, recipe.extract, [(passage, ()) for passage in passages], ask_all
+    ):
         reading.pairs += _proposed(recipe.extract, passage, reply, reading)
     _check_questions(reading.pairs, recipe)
     if recipe.extract.kind == "quoted":
         await _lift_answers(reading.pairs, recipe.min_answer_similarity, encode)
     if recipe.refine is not None:
-        await _refine(reading, recipe, recipe.refine, ask)
+        await _refine(reading, recipe, recipe.refine, ask_all)
         _check_questions(reading.pairs, recipe)
     _check_answers(reading.pairs, recipe, match)
     _check_leaks(reading.pairs, recipe)
     await _embed([pair for pair in reading.pairs if not pair.reason], encode)
+    reading.need = account.need
     return reading
 
 
 async def _asked(
-    reading: Reading, recipe: Recipe, prompt: Prompt, wanted: Sequence[tuple[Passage, Sequence[QA]]], ask: Ask
+    reading: Reading, recipe: Recipe, prompt: Prompt, wanted: Sequence[tuple[Passage, Sequence[QA]]], ask_all: AskAll
 ) -> list[tuple[Passage, Reply]]:
     """Ask about passages with their drafts; returns what of each was read, and the reply to that."""
 
-    def asked(passage: Passage, drafts: Sequence[QA]) -> Awaitable[list[Asked]]:
-        def request(num: int) -> Request:
-            return recipe.request(prompt, passage.first(num), drafts)
+    def about(passage: Passage, drafts: Sequence[QA]) -> Callable[[int], Request]:
+        return lambda num: recipe.request(prompt, passage.first(num), drafts)
 
-        return ask_what_fits(passage.sentences, request, ask, recipe.max_tokens)
-
+    each = [(passage.sentences, about(passage, drafts)) for passage, drafts in wanted]
     read = []
-    for (passage, _), tries in zip(wanted, await asyncio.gather(*[asked(*one) for one in wanted])):
+    for (passage, _), tries in zip(wanted, await ask_what_fits(each, ask_all, recipe.max_tokens)):
         reading.passes[-1].requests += [one.request for one in tries]
         reading.passes[-1].replies += [one.reply for one in tries]
         num, total = tries[-1].num_sentences, len(passage.sentences)
@@ -202,7 +217,7 @@ async def _lift_answers(pairs: Sequence[Pair], min_similarity: float, encode: En
             pair.drop("unanswered", f"best cosine {quote.similarity:.2f}, wanted {min_similarity:.2f}")
 
 
-async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) -> None:
+async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask_all: AskAll) -> None:
     """The second pass. A pair counts only if this pass returns it: no reply, no pair."""
     drafts: dict[int, list[Pair]] = {}
     for pair in reading.pairs:
@@ -212,7 +227,7 @@ async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask: Ask) ->
         return
     reading.passes.append(Pass("refine", prompt.version))
     wanted = [(group[0].passage, [QA(p.question, p.answer) for p in group]) for group in drafts.values()]
-    for group, (_, reply) in zip(drafts.values(), await _asked(reading, recipe, prompt, wanted, ask)):
+    for group, (_, reply) in zip(drafts.values(), await _asked(reading, recipe, prompt, wanted, ask_all)):
         mended = _parsed(prompt, group[0].passage, reply, reading)
         if mended is None:
             reason, _ = reading.setbacks.pop()

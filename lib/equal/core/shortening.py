@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from equal.core.allowance import AskAll
 from equal.core.chat import Reply, Request
+
+#: the sentences of a passage; how many of its first sentences -> the request
+Wanted = tuple[Sequence[str], Callable[[int], Request]]
 
 #: what vLLM says, in its several versions, when it has counted the whole prompt
 _TOLD = (
@@ -27,31 +31,32 @@ class Asked:
     reply: Reply
 
 
-async def ask_what_fits(
-    sentences: Sequence[str],
-    request_about: Callable[[int], Request],
-    ask: Callable[[Request], Awaitable[Reply]],
-    max_tokens: int,
-) -> list[Asked]:
-    """Ask about a passage.
+async def ask_what_fits(wanted: Sequence[Wanted], ask_all: AskAll, max_tokens: int) -> list[list[Asked]]:
+    """Ask about the passages of one pass.
 
     Args:
-        sentences: of the passage.
-        request_about: how many of its first sentences -> the request.
-        ask: one request -> one reply.
+        wanted: of each passage its sentences, and how many of its first sentences -> the request.
+        ask_all: requests -> a reply each.
         max_tokens: of a reply.
 
     Returns:
-        One, or two when all of it was too long for the server's context.
+        Of each passage one, or two when all of it was too long for the server's context.
     """
-    whole = request_about(len(sentences))
-    asked = [Asked(len(sentences), whole, await ask(whole))]
-    if asked[0].reply.failure == "context_too_short":
-        chars = sum(len(message["content"]) for message in whole.messages)
-        num = sentences_that_fit(sentences, chars, max_tokens, asked[0].reply.error)
-        if num:
-            request = request_about(num)
-            asked.append(Asked(num, request, await ask(request)))
+    wholes = [request_about(len(sentences)) for sentences, request_about in wanted]
+    asked = [
+        [Asked(len(sentences), whole, reply)]
+        for (sentences, _), whole, reply in zip(wanted, wholes, await ask_all(wholes))
+    ]
+    shorter = []
+    for tries, (sentences, request_about) in zip(asked, wanted):
+        if tries[0].reply.failure == "context_too_short":
+            chars = sum(len(message["content"]) for message in tries[0].request.messages)
+            if num := sentences_that_fit(sentences, chars, max_tokens, tries[0].reply.error):
+                shorter.append((tries, num, request_about(num)))
+    if shorter:
+        replies = await ask_all([request for _, _, request in shorter])
+        for (tries, num, request), reply in zip(shorter, replies):
+            tries.append(Asked(num, request, reply))
     return asked
 
 

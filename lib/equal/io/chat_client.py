@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -20,8 +21,9 @@ from tenacity import (
 )
 
 from equal.core.chat import Reply, Request
-from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, raise_for, read_completion
+from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, read_chat
 from equal.io.outage import Outage
+from equal.io.prompt_size import read_count, tokenize_body, tokenize_url
 
 #: bytes of a response that are read; a reply of 4,000 tokens has about 30,000
 MAX_BODY_BYTES = 4_000_000
@@ -109,7 +111,21 @@ class ChatClient:
     async def ask(self, request: Request) -> Reply:
         """Send one request until it succeeds, cannot succeed, or its attempts are used up."""
         async with self._slots:
-            reply = await self._ask(request)
+            reply = await self._ask("/chat/completions", _body(request), read_chat)
+        self._judge(reply)
+        return reply
+
+    async def count(self, request: Request) -> Reply:
+        """A reply without text whose prompt_tokens are those of the request's prompt, or a failure as of `ask`."""
+        async with self._slots:
+            reply = await self._ask(
+                tokenize_url(self._settings.url), tokenize_body(request), partial(read_count, request.messages)
+            )
+        if reply.failure:  # its successes would hide that no request is answered
+            self._judge(reply)
+        return reply
+
+    def _judge(self, reply: Reply) -> None:
         self._num_ended += 1
         self._num_failed += reply.failure == "failed"
         allowed = self._settings.max_failed_share
@@ -118,11 +134,9 @@ class ChatClient:
                 f"not sent: {self._num_failed} of {self._num_ended} requests of this task failed, above "
                 f"endpoint.max_failed_share={allowed:g}; the last: {reply.error}"
             )
-        return reply
 
-    async def _ask(self, request: Request) -> Reply:
+    async def _ask(self, path: str, body: dict[str, Any], read: Read) -> Reply:
         sent, uncounted, server_errors, broken_off = 0, 0, 0, False
-        body = _body(request)
         retrying = AsyncRetrying(
             stop=lambda _: sent - uncounted >= self._settings.max_attempts,
             wait=self._wait,
@@ -137,7 +151,7 @@ class ChatClient:
                     if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
                         body.pop("response_format", None)
                     try:
-                        reply = await self._send(body, sent)
+                        reply = await self._send(path, body, read, sent)
                     except PassingError as failure:
                         server_errors += failure.status == 500
                         if failure.status in PERHAPS_AWAY and await self._was_away():
@@ -189,28 +203,26 @@ class ChatClient:
         jittered = wait_random_exponential(multiplier=0.5, max=self._settings.max_wait_s)(state)
         return min(max(asked, jittered), self._settings.max_wait_s)
 
-    async def _send(self, body: dict[str, Any], attempt: int) -> Reply:
+    async def _send(self, path: str, body: dict[str, Any], read: Read, attempt: int) -> Reply:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                status, headers, content = await self._post(body)
+                status, headers, content = await self._post(path, body)
         except TimeoutError as error:
             raise PassingError(f"no reply within timeout_s={self._settings.timeout_s:g}") from error
         except httpx.HTTPError as error:
             unread = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
             raise PassingError(f"{type(error).__name__}: {error}", unread=unread) from error
-        if status != 200:
-            raise_for(status, headers, content or b"")
-        reply = Reply(finish_reason="oversized") if content is None else read_completion(content, headers)
+        reply = read(status, headers, content)
         latency_ms = (time.monotonic() - started) * 1000
         return replace(reply, latency_ms=latency_ms, attempts=attempt, received_at=time.time())
 
-    async def _post(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
+    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
         """Status, headers and body; the body is None when it is larger than MAX_BODY_BYTES."""
         content = bytearray()
         http = self._idle.pop() if self._idle else self._open()
         try:
-            async with http.stream("POST", "/chat/completions", json=body) as response:
+            async with http.stream("POST", path, json=body) as response:
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > MAX_BODY_BYTES:

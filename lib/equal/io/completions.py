@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import httpx
 
 from equal.core.chat import Reply
+
+#: status, headers, body or None for one that is too large -> what it says
+Read = Callable[[int, httpx.Headers, bytes | None], Reply]
 
 _RETRIED = frozenset({408, 429, *range(500, 600)})
 _HOPELESS = frozenset({401, 403, 404})
@@ -72,6 +76,13 @@ def _retry_after_s(headers: httpx.Headers) -> float:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0
+
+
+def read_chat(status: int, headers: httpx.Headers, content: bytes | None) -> Reply:
+    """What the server says to a chat request; raises as `raise_for` and `read_completion` do."""
+    if status != 200:
+        raise_for(status, headers, content or b"")
+    return Reply(finish_reason="oversized") if content is None else read_completion(content, headers)
 
 
 def read_completion(content: bytes, headers: httpx.Headers) -> Reply:

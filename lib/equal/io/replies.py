@@ -135,6 +135,10 @@ class PayingClient:
         finally:
             del self._pending[request.key]
 
+    async def count(self, request: Request) -> Reply:
+        """The size of a prompt; counting is free."""
+        return await self._client.count(request)
+
     async def _pay(self, request: Request) -> Reply:
         reply = await self._client.ask(request)
         if not reply.failure:

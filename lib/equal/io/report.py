@@ -42,6 +42,7 @@ MEANINGS = {
     "oversized": "the reply was too large to be one",
     "refused": "the refine pass rejected it",
     "failed": "no reply after all attempts",
+    "over_budget": "its longest possible reply was above what the budget left",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
+from equal.core.allowance import OVER_BUDGET, UNLIMITED, Allowance
 from equal.core.chat import Reply, Request
 from equal.core.pairs import Pair, Passage
 from equal.core.qa import Prompt
@@ -28,6 +29,10 @@ class Client(Protocol):
 
     async def ask(self, request: Request) -> Reply:
         """One request, one reply."""
+        ...
+
+    async def count(self, request: Request) -> Reply:
+        """A reply without text: the size of the request's prompt as prompt_tokens."""
         ...
 
 
@@ -68,6 +73,7 @@ def extract_pairs(
     run_id: str,
     iteration: int,
     num_partitions: int,
+    allowance: Allowance = UNLIMITED,
 ) -> DataFrame:
     """Read every document and return what each pass over it gave.
 
@@ -84,19 +90,20 @@ def extract_pairs(
         min_answer_similarity: quoted: cosine of question and answer under which a question is unanswered.
         min_grounded_share: of an answer's content words that must stand in the passage.
         make_client: picklable; called once a task, inside the event loop in which all of it is asked; gives an
-            async context manager with `ask`, as `io.replies.client_factory` makes it.
+            async context manager with `ask` and `count`, as `io.replies.client_factory` makes it.
         make_encoder: picklable; called once a task, gives an object with `encode(texts) -> (n, d)` unit rows.
         index: picklable; `match(text)` looks a pair up in the benchmarks.
         run_id: of the rows.
         iteration: of the rows.
         num_partitions: tasks; requests in flight are shared out among those that run at the same time.
+        allowance: of every single document.
 
     Returns:
         Schema EXTRACTIONS: a row a document and pass, one of a document's rows final. On that row stand its
         status and all its pairs, accepted or not, each with its reason. Status is `accepted` when a pair
         counts, else the commonest reason: void, empty, truncated, not_json, wrong_schema, looping,
         oversized, ungrounded, unanswered, copied_example, copied_prompt, duplicate, contaminated, refused, surplus,
-        context_too_short or failed. Tokens and calls are each pass's own and add up over rows; tokens of
+        context_too_short, over_budget or failed. Tokens and calls are each pass's own and add up over rows; tokens of
         replies that were read back (cached_calls) count too, but not in the paid_ columns.
     """
     recipe = Recipe(
@@ -106,7 +113,7 @@ def extract_pairs(
 
     def read_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         documents = (batch.to_pylist() for batch in batches)
-        for readings in _read_batches(documents, recipe, make_client, make_encoder, index):
+        for readings in _read_batches(documents, recipe, make_client, make_encoder, index, allowance):
             rows = [row for document, reading in readings for row in _rows(document, reading, run_id, iteration)]
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
@@ -141,6 +148,7 @@ def _read_batches(
     make_client: MakeClient,
     make_encoder: MakeEncoder,
     index: Index,
+    allowance: Allowance,
 ) -> Iterator[list[tuple[dict[str, Any], Reading]]]:
     """Read a task's documents with one client, so that connections, and what it learns of the server, are kept."""
     stack = AsyncExitStack()
@@ -154,13 +162,18 @@ def _read_batches(
             for documents in batches:
                 if client is None:
                     client, encoder = runner.run(opened()), make_encoder()
-                yield runner.run(_read_all(documents, recipe, client, encoder, index.match))
+                yield runner.run(_read_all(documents, recipe, client, encoder, index.match, allowance))
         finally:
             runner.run(stack.aclose())
 
 
 async def _read_all(
-    documents: list[dict[str, Any]], recipe: Recipe, client: Client, encoder: Encoder, match: Match
+    documents: list[dict[str, Any]],
+    recipe: Recipe,
+    client: Client,
+    encoder: Encoder,
+    match: Match,
+    allowance: Allowance,
 ) -> list[tuple[dict[str, Any], Reading]]:
     """Read a batch of documents side by side; the client bounds what is in flight."""
     one_at_a_time = asyncio.Lock()
@@ -171,11 +184,11 @@ async def _read_all(
         async with one_at_a_time:
             return await asyncio.to_thread(encoder.encode, texts)
 
-    return list(await asyncio.gather(*[_read(row, recipe, client, encode, match) for row in documents]))
+    return list(await asyncio.gather(*[_read(row, recipe, client, encode, match, allowance) for row in documents]))
 
 
 async def _read(
-    document: dict[str, Any], recipe: Recipe, client: Client, encode: Encode, match: Match
+    document: dict[str, Any], recipe: Recipe, client: Client, encode: Encode, match: Match, allowance: Allowance
 ) -> tuple[dict[str, Any], Reading]:
     known = {row[REQUEST_KEY]: Reply(**{c: row[c] for c in _REPLY_COLUMNS}) for row in document["known"]}
 
@@ -185,7 +198,14 @@ async def _read(
     found = sorted(document["passages"], key=lambda p: p["passage_index"])
     passages = [Passage(p["passage_index"], p["passage_key"], tuple(p["sentences"])) for p in found]
     reading = await read_document(
-        passages, recipe, ask=ask, encode=encode, match=match, num_skipped=document["num_skipped"]
+        passages,
+        recipe,
+        ask=ask,
+        count=client.count,
+        encode=encode,
+        match=match,
+        allowance=allowance,
+        num_skipped=document["num_skipped"],
     )
     return document, reading
 
@@ -206,6 +226,8 @@ def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration:
             "status": reading.status if final else PROPOSED,
             "prompt_version": done.prompt_version,
             **_spent(done),
+            "needed_tokens": reading.need.tokens if final and reading.need else None,
+            "needed_money": reading.need.money if final and reading.need else None,
             "passages": len({request.passage_key for request in done.requests}),
             "num_pairs": accepted,
             "num_rejected": len(pairs) - accepted,
@@ -215,17 +237,18 @@ def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration:
 
 
 def _spent(done: Pass) -> dict[str, Any]:
-    paid = [reply for reply in done.replies if not reply.cached]
+    asked = [(request, reply) for request, reply in zip(done.requests, done.replies) if reply.failure != OVER_BUDGET]
+    paid = [reply for _, reply in asked if not reply.cached]
     return {
         "calls": len(paid),
-        "cached_calls": len(done.replies) - len(paid),
+        "cached_calls": len(asked) - len(paid),
         "attempts": sum(reply.attempts for reply in done.replies),
         "prompt_tokens": sum(reply.prompt_tokens for reply in done.replies),
         "completion_tokens": sum(reply.completion_tokens for reply in done.replies),
         "paid_prompt_tokens": sum(reply.prompt_tokens for reply in paid),
         "paid_cached_tokens": sum(reply.cached_tokens for reply in paid),
         "paid_completion_tokens": sum(reply.completion_tokens for reply in paid),
-        "request_keys": [request.key for request in done.requests],
+        "request_keys": [request.key for request, _ in asked],
     }
 
 
