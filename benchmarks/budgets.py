@@ -11,7 +11,6 @@ run itself records. One table, figures in benchmarks/results/budgets.json.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import random
 import statistics
@@ -39,7 +38,7 @@ from equal.io.chat_client import ClientFactory
 from equal.io.prompts import load_prompts
 from equal.io.replies import PayingClientFactory, ReplySpool
 from equal.loop import Extracted, Limits, Pairs, Policy, Scored, Spent, State, run_bandit
-from equal.transforms.extract import _read_all
+from equal.transforms.extract import _read_batches
 
 BUDGETS = ("documents", "tokens", "money")
 FAULTS = ("unavailable", "busy", "reset", "cut_body", "bad_request", "says_prose", "says_half")
@@ -52,6 +51,14 @@ class Encoder:
     def encode(self, texts: list[str]) -> np.ndarray:
         """(n, 2) unit rows."""
         return np.tile(np.float32([1.0, 0.0]), (len(texts), 1))
+
+
+class NoBenchmark:
+    """Nothing is contaminated."""
+
+    def match(self, text: str) -> object:
+        """No benchmark item."""
+        return None
 
 
 @dataclass
@@ -112,7 +119,7 @@ def read(run: Run, arms: dict[int, list[str]], pulls: list[Pull], share: Allowan
         of_arm = in_order if pull.arm_id is None else [(doc, pull.arm_id) for doc in arms[pull.arm_id]]
         wanted += of_arm[pull.start : pull.stop]
     rows = [_document(run, doc, arm) for doc, arm in wanted]
-    readings = asyncio.run(_read_all(rows, run.recipe, client, Encoder(), lambda text: None, share))
+    (readings,) = _read_batches(iter([rows]), run.recipe, client, Encoder, NoBenchmark(), share)
     return _totals(run, [(row["arm_id"], reading) for row, reading in readings], share)
 
 
@@ -141,7 +148,8 @@ def simulate(run: Run, server: ChatServer, spool: Path) -> tuple[Spent, str]:
     server.fault, server.size, server.length = run.fault, run.size, run.length
     server.tokenizes, server.count_faults = run.tokenizes, list(run.count_faults)
     arms = {arm: [f"{rank:03d}x{arm}" for rank in range(size)] for arm, size in enumerate(run.sizes)}
-    client = PayingClientFactory(ClientFactory(server.url, "", 16, 20.0, 2, max_wait_s=0.01), ReplySpool(str(spool)))
+    chat = ClientFactory(server.url, "", 16, 20.0, 2, max_failed_share=1.0, restart_wait_s=0.0, max_wait_s=0.01)
+    client = PayingClientFactory(chat, ReplySpool(str(spool)))
     unread = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(run.sizes)}
     ended, reason = run_bandit(
         State(unread, NO_PAIRS, Spent(), 0),

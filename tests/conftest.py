@@ -15,8 +15,13 @@ os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2,2]")  # a task that dies is tried once more, as on a cluster
 
 # for the processes that tests start, too: most live for seconds, and code that is compiled once less well takes a
-# fifth less of the processor than code that is compiled twice
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+# fifth less of the processor than code that is compiled twice; and each plan runs once, on a few rows, so that writing,
+# compiling and warming up Java for it takes longer than it saves
+os.environ.setdefault(
+    "JDK_JAVA_OPTIONS",
+    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    " -Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN",
+)
 
 # more threads than cores wait for each other here: they should sleep, not spin
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -54,9 +59,6 @@ def spark() -> Iterator[object]:
     from equal.io.session import open_session
 
     session = open_session(partitions=2, with_models=True)
-    # each plan runs once, on a few rows: writing, compiling and warming up Java for it takes longer than it saves
-    session.conf.set("spark.sql.codegen.wholeStage", "false")
-    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     yield session
     session.stop()
 

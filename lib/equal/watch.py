@@ -128,7 +128,7 @@ class Watch:
             "iteration": self._iteration,
             "arms": self._arms,
             # null is no limit
-            "limits": {name: value or None for name, value in vars(self._limits).items()},
+            "limits": {name: getattr(self._limits, name) or None for name in vars(self._spent)},
             "spent": dict(vars(self._spent)),
             "pairs": self._pairs,
             "outcomes": dict(sorted(self._outcomes.items())),
@@ -154,8 +154,8 @@ def seconds_left(elapsed: float, begun: Spent, spent: Spent, ends: Limits) -> fl
     30.0
     """
     waits = []
-    for name, limit in vars(ends).items():
-        now = getattr(spent, name)
+    for name, now in vars(spent).items():
+        limit = getattr(ends, name)
         moved = now - getattr(begun, name)
         if limit and moved > 0:
             waits.append(max(limit - now, 0) * elapsed / moved)

@@ -27,10 +27,8 @@ from equal.core.ngrams import words
 MIN_QUESTION_CHARS = 8
 #: what a plain-text reply says when a passage holds no pair
 VOID = "VOID"
-#: no tokenizer packs English text tighter than this many characters a token
-_MOST_CHARS_PER_TOKEN = 8
-#: what they need for it as a rule
-_USUAL_CHARS_PER_TOKEN = 4
+#: characters of English text a token: no tokenizer packs it tighter than the first, the second is usual
+_MOST_CHARS_PER_TOKEN, _USUAL_CHARS_PER_TOKEN = 8, 4
 
 
 @dataclass(frozen=True)

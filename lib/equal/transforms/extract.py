@@ -148,7 +148,7 @@ def _read_batches(
     make_client: MakeClient,
     make_encoder: MakeEncoder,
     index: Index,
-    allowance: Allowance,
+    allowance: Allowance = UNLIMITED,
 ) -> Iterator[list[tuple[dict[str, Any], Reading]]]:
     """Read a task's documents with one client, so that connections, and what it learns of the server, are kept."""
     stack = AsyncExitStack()
