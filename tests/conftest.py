@@ -15,8 +15,8 @@ os.environ.setdefault("SPARK_DRIVER_MEMORY", "2g")
 os.environ.setdefault("SPARK_MASTER", "local[2,2]")  # a task that dies is tried once more, as on a cluster
 
 # for the processes that tests start, too: most live for seconds, and code that is compiled once less well takes a
-# fifth less of the processor than code that is compiled twice; and each plan runs once, on a few rows, so that writing,
-# compiling and warming up Java for it takes longer than it saves
+# fifth less of the processor than code that is compiled twice; and each plan runs once, on a few rows, so that
+# writing, compiling and warming up Java for it takes longer than it saves
 os.environ.setdefault(
     "JDK_JAVA_OPTIONS",
     "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
