@@ -259,10 +259,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.chat.wait(0.05)
 
     def _complete(self, body: Body, text: str | None, finish_reason: str) -> None:
+        size = self.chat.size(body)
         usage = {
-            "prompt_tokens": self.chat.size(body), "completion_tokens": self.chat.length(body, text or ""),
-            # the fixed part; `size` may be a test's own
-            "prompt_tokens_details": {"cached_tokens": max(0, self.chat.size(body) - len(passage_of(body).split()))},
+            "prompt_tokens": size, "completion_tokens": self.chat.length(body, text or ""),
+            # all but the last turn; `size` may be a test's own
+            "prompt_tokens_details": {"cached_tokens": max(0, size - len(body["messages"][-1]["content"].split()))},
         }  # fmt: skip
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
         self._send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())

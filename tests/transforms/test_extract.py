@@ -172,6 +172,19 @@ def test_rows_hold_what_the_server_was_asked_and_what_it_took(documents, server,
     assert np.allclose(pair.embedding, BagOfWords().encode([f"{pair.question}\n{pair.answer}"])[0])
 
 
+def test_a_task_keeps_its_client_and_so_its_connections_from_batch_to_batch(spark, documents, server, tmp_path):
+    size = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    usual = spark.conf.get(size)
+    spark.conf.set(size, "1")
+    try:
+        metals = documents.where(documents.doc_id.isin([f"d-{metal}" for metal in METALS]))
+        rows = extract(metals, server, tmp_path, partitions=1).collect()
+    finally:
+        spark.conf.set(size, usual)
+    assert {row.status for row in rows} == {"accepted"}
+    assert len(rows) == len(METALS) > len(server.connections)
+
+
 def test_the_partitioning_and_order_of_documents_do_not_show(documents, server, tmp_path):
     one = extract(documents.orderBy("doc_id"), server, tmp_path / "a", partitions=1)
     seven = extract(documents.orderBy(F.desc("doc_id")), server, tmp_path / "b", partitions=7)
