@@ -77,7 +77,7 @@ def test_the_random_control_ignores_rewards_and_follows_its_seed():
 
 
 def test_the_best_ranked_pair_stands_for_the_same_question_and_for_near_ones():
-    same = {"question": "WHAT is: c?"}
+    same = {"question": "WHAT  is c"}
     pairs = [row | same if row["pair_id"] == "a" else row for row in PAIRS]
     near = np.array([0, 0.1, 0, 0, 0.995, 0], np.float32)
     vectors = EMBEDDINGS | {"d": near / np.linalg.norm(near)}
@@ -89,6 +89,16 @@ def test_the_best_ranked_pair_stands_for_the_same_question_and_for_near_ones():
     assert (of_e["pair_id"], of_e["reason"], round(of_e["similarity"], 3)) == ("d", "near", 0.995)
     off = _select(pairs, vectors, max_similarity=1.0)
     assert [row["pair_id"] for row in off] == ["c", "e", "b", "d", "f"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("What is 2 + 3?", "What is 2 - 3?"), ("What is C++?", "What is C#?"), ("Is i < n?", "Is i > n?"),
+     ("What does <div> do?", "What does <span> do?"), ("What is -5 times 3?", "What is 5 times 3?")],
+)  # fmt: skip
+def test_questions_that_differ_by_a_sign_are_not_the_same(one: str, other: str):
+    asked = [row | {"question": {"a": one, "c": other}.get(row["pair_id"], row["question"])} for row in PAIRS]
+    assert not any(row["duplicates"] for row in _select(asked, max_similarity=1.0))
 
 
 #: directions of which those of a pair (0 and 1, 2 and 3 ...) have a cosine of .99, others of less than .8

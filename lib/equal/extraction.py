@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from equal.core.allowance import Allowance, Amount
+from equal.core.chat import NOT_SENT
 from equal.core.contamination import BenchmarkIndex
 from equal.core.costs import money
 from equal.core.qa import Prompt, fewest_tokens, usual_tokens
@@ -203,7 +204,17 @@ class Extraction:
         )
 
     def _require_served(self, extracted: Extracted, written: DataFrame) -> None:
-        """Stop a run whose endpoint fails, instead of spending its documents on nothing."""
+        """Stop a run whose endpoint fails, instead of spending its documents on nothing.
+
+        Where something was not sent at all, the iteration is not whole, however small the share: it is read again.
+        """
+        kept = "Replies that came are kept: "
+        if unsent := extracted.outcomes.get(NOT_SENT, 0):
+            example = written.where(F.col("status") == NOT_SENT).select("error").first()
+            raise EndpointError(
+                f"endpoint: {unsent} documents of this iteration could not be asked about; "
+                f"{example[0] if example else 'unknown'}. {kept}mend the endpoint and run again"
+            )
         failed, total = sum(extracted.outcomes.get(s, 0) for s in UNSERVED), sum(extracted.outcomes.values())
         allowed = self.job.config.endpoint.max_failed_share
         if total and failed / total > allowed:
@@ -211,7 +222,7 @@ class Extraction:
             raise EndpointError(
                 f"endpoint: {failed} of {total} documents of this iteration failed, above "
                 f"endpoint.max_failed_share={allowed:g}; last error: {example[0] if example else 'unknown'}. "
-                "Replies that came are kept: mend the endpoint (or lower extraction.passage_chars if its context is "
+                f"{kept}mend the endpoint (or lower extraction.passage_chars if its context is "
                 "too short) and run again"
             )
 

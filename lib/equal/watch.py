@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from equal.extraction import UNSERVED
 from equal.io.progress import write_progress
 from equal.io.tracking import ExtractionRun
 from equal.loop import Iteration, Limits, Spent, State
+
+log = logging.getLogger("equal")
 
 #: arms named in the progress line
 _ARMS_SHOWN = 5
@@ -82,8 +85,8 @@ class Watch:
         self._outcomes.update(extracted.outcomes)
         self._pairs += len(extracted.pairs.pair_ids)
         self._rewards |= {arm_id: arm.reward for arm_id, arm in iteration.arms.items()}
-        self._write("running")
         self._mlflow.log(iteration.number, self._metrics())
+        self._write("running")
         self.bar.set_postfix_str(self._line(), refresh=False)
         self.bar.update(sum(extracted.documents.values()))
 
@@ -138,7 +141,10 @@ class Watch:
             "fingerprint": self._config.fingerprint(),
             "updated_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        write_progress(self._path, facts)
+        try:
+            write_progress(self._path, facts)
+        except OSError as error:  # the iteration is committed: what only tells of it must not end the run
+            log.warning("progress.json: not written (%s)", error.strerror or type(error).__name__)
 
 
 def seconds_left(elapsed: float, begun: Spent, spent: Spent, ends: Limits) -> float | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+#: of a request that its client did not send, as it had given the server up
+NOT_SENT = "not_sent"
 #: one turn: {"role": "system" | "user" | "assistant", "content": ...}
 Message = dict[str, str]
 
@@ -49,7 +51,7 @@ class Reply:
         latency_ms: of the attempt that succeeded.
         attempts: HTTP requests sent, the successful one included; 0 for a reply that was read back.
         received_at: seconds since the epoch.
-        failure: "" for a reply, else `failed`, `context_too_short` or `over_budget`; then there is no text.
+        failure: "" for a reply, else `failed`, `not_sent`, `context_too_short` or `over_budget`; then no text.
         error: the failure in words.
         cached: it was paid for earlier and read back.
     """

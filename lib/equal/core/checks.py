@@ -96,6 +96,15 @@ def same_question(question: str) -> str:
     return " ".join(words(question))
 
 
+def same_wording(question: str) -> str:
+    """What two questions share when they are the same but for case, blanks and their end; signs and tags tell apart.
+
+    >>> same_wording("What is  2 - 3?") == same_wording("what is 2 - 3"), same_wording("What is 2 + 3?")
+    (True, 'what is 2 + 3')
+    """
+    return " ".join(question.casefold().split()).rstrip(" ?.!")
+
+
 def jaccard(a: str, b: str) -> float:
     """Jaccard similarity of two texts' word sets.
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from equal.core.allowance import NOTHING, UNLIMITED, Account, Allowance, Amount, Ask, AskAll, Count, ask_within
-from equal.core.chat import Reply, Request
+from equal.core.chat import NOT_SENT, Reply, Request
 from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
 from equal.core.pairs import Pair, Passage
 from equal.core.qa import QA, Prompt
@@ -94,10 +94,15 @@ class Reading:
 
     @property
     def status(self) -> str:
-        """`accepted` if a pair counts, else the commonest reason why none does, else `void`."""
+        """`accepted` if a pair counts, else the commonest reason why none does, else `void`.
+
+        A document is not read as long as something about it was not sent, whatever else it gave: `not_sent`.
+        """
+        reasons = Counter([reason for reason, _ in self.setbacks] + [pair.reason for pair in self.pairs])
+        if NOT_SENT in reasons:
+            return NOT_SENT
         if any(not pair.reason for pair in self.pairs):
             return ACCEPTED
-        reasons = Counter([reason for reason, _ in self.setbacks] + [pair.reason for pair in self.pairs])
         return reasons.most_common(1)[0][0] if reasons else VOID
 
     @property

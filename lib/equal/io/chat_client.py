@@ -7,6 +7,7 @@ server that is away. Whatever a server does becomes a typed `Reply`; nothing is 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from equal.core.chat import Reply, Request
+from equal.core.chat import NOT_SENT, Reply, Request
 from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, read_chat
 from equal.io.outage import Outage
 from equal.io.prompt_size import read_count, tokenize_body, tokenize_url
@@ -35,6 +36,8 @@ _SCHEMA_PATIENCE = 2
 _UNREACHED_LIMIT = 5
 #: requests that must have ended before their failed share is one
 _SHARE_OF = 20
+#: spreads of chance by which it must be above the allowed one: a healthy run is looked at thousands of times
+_SPREADS = 3.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class ChatClient:
 
     The rest fail at once, and nothing more is sent, after a wrong key or an unknown model; when the server did not
     come back in restart_wait_s; when as many requests in a row as are in flight (and at least five) got no answer;
-    when at least twenty have ended and more than max_failed_share of them failed.
+    when at least twenty have ended and clearly more than max_failed_share of them failed.
 
     All this is known to one client, that is to one running task: another makes its own experience, and the driver
     judges the iteration over all of them.
@@ -126,12 +129,16 @@ class ChatClient:
         return reply
 
     def _judge(self, reply: Reply) -> None:
+        if not reply.failure:
+            self._unreached = 0
         self._num_ended += 1
         self._num_failed += reply.failure == "failed"
         allowed = self._settings.max_failed_share
-        if self._num_ended >= _SHARE_OF and self._num_failed > allowed * self._num_ended and not self._given_up:
+        spread = math.sqrt(self._num_ended * allowed * (1 - allowed))
+        surplus = self._num_failed - allowed * self._num_ended
+        if self._num_ended >= _SHARE_OF and surplus > _SPREADS * spread + 1 and not self._given_up:
             self._given_up = (
-                f"not sent: {self._num_failed} of {self._num_ended} requests of this task failed, above "
+                f"not sent: {self._num_failed} of {self._num_ended} requests of this task failed, clearly above "
                 f"endpoint.max_failed_share={allowed:g}; the last: {reply.error}"
             )
 
@@ -160,14 +167,13 @@ class ChatClient:
                         raise
         except (PassingError, FinalError) as failure:
             return self._failed(failure, sent)
-        self._unreached = 0
         return reply
 
     async def _may_send(self) -> None:
         if self._outage.away:
             await self._was_away()
         if self._given_up:
-            raise FinalError(self._given_up)
+            raise FinalError(self._given_up, failure=NOT_SENT)
 
     async def _was_away(self) -> bool:
         """Whether the server was away; returns when it is back."""
@@ -180,6 +186,7 @@ class ChatClient:
             raise FinalError(
                 f"no answer from {self._settings.url} for endpoint.restart_wait_s={limit:g} seconds; start the server "
                 "and run again, or raise it",
+                failure=NOT_SENT,
                 hopeless=True,
             ) from error
 
@@ -213,6 +220,8 @@ class ChatClient:
         except httpx.HTTPError as error:
             unread = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
             raise PassingError(f"{type(error).__name__}: {error}", unread=unread) from error
+        if status != 200 and content and self._settings.key:  # some servers repeat the key when they refuse it
+            content = content.replace(self._settings.key.encode(), b"***")
         reply = read(status, headers, content)
         latency_ms = (time.monotonic() - started) * 1000
         return replace(reply, latency_ms=latency_ms, attempts=attempt, received_at=time.time())

@@ -46,8 +46,7 @@ def raise_for(status: int, headers: httpx.Headers, content: bytes) -> None:
     message = _error_message(content)
     said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
     if status in _RETRIED:
-        unread = status in PERHAPS_AWAY
-        raise PassingError(said, status=status, retry_after_s=_retry_after_s(headers), unread=unread)
+        raise PassingError(said, status=status, retry_after_s=_retry_after_s(headers))
     if status == 400 and ("maximum context length" in message or "max_model_len" in message):
         raise FinalError(f"{said}; lower extraction.passage_chars or max_tokens", failure="context_too_short")
     raise FinalError(said, hopeless=status in _HOPELESS)

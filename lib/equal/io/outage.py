@@ -8,6 +8,8 @@ import time
 
 import httpx
 
+from equal.io.completions import PERHAPS_AWAY
+
 #: seconds within which a server that is there answers a question that costs it nothing
 _PROBE_S = 10.0
 #: seconds between two such questions, at first and at last
@@ -58,9 +60,9 @@ class Outage:
         return True
 
     async def _answers(self) -> bool:
-        """Anything but a gateway's or a starting server's 5xx is an answer, a refused key too."""
+        """Anything but what a gateway or a starting server says is an answer, a refused key too."""
         try:
             async with asyncio.timeout(_PROBE_S):
-                return (await self._http.get("/models")).status_code < 500
+                return (await self._http.get("/models")).status_code not in PERHAPS_AWAY
         except (httpx.HTTPError, TimeoutError):
             return False

@@ -13,8 +13,8 @@ from equal.io.completions import PassingError, raise_for
 
 #: tokens that a chat template may put around one message, and before the reply; those known take up to a dozen
 _TEMPLATE_TOKENS = 32
-#: of a server that does not know an address
-_NO_ROUTE = frozenset({404, 405})
+#: of a server that does not know an address; some gateways say 403, and a refused key shows at the request itself
+_NO_ROUTE = frozenset({403, 404, 405})
 
 
 def tokenize_url(url: str) -> str:

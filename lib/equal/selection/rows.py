@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from equal.core.bandit import fold
-from equal.core.checks import same_question
+from equal.core.checks import same_wording
 from equal.selection.baselines import rank_at_random
 from equal.selection.duplicates import stand_ins
 from equal.selection.equal import Candidate, rank_by_reward
@@ -67,7 +67,7 @@ def _kept(
     """The pairs that are kept, in order of rank, and of each those that it stands for."""
     if not ranked:
         return {}
-    keys = [same_question(rows[pair_id]["question"]) for pair_id in ranked]
+    keys = [same_wording(rows[pair_id]["question"]) for pair_id in ranked]
     vectors = np.stack([embeddings[pair_id] for pair_id in ranked])
     found: dict[str, list[dict[str, Any]]] = {}
     for place, owner in enumerate(stand_ins(keys, vectors, max_similarity=max_similarity, most=max_pairs)):

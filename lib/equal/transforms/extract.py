@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from equal.core.allowance import OVER_BUDGET, UNLIMITED, Allowance
-from equal.core.chat import Reply, Request
+from equal.core.chat import NOT_SENT, Reply, Request
 from equal.core.pairs import Pair, Passage
 from equal.core.qa import Prompt
 from equal.core.reading import PROPOSED, Encode, Match, Pass, Reading, Recipe, read_document
@@ -22,6 +22,10 @@ from equal.schemas import ARM_ID, DOC_ID, EXTRACTIONS, ITERATION, QA_PAIRS, REQU
 
 #: what of a stored reply a reading needs
 _REPLY_COLUMNS = ("text", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_ms")
+
+
+#: failures of requests that never left
+_UNASKED = (OVER_BUDGET, NOT_SENT)
 
 
 class Client(Protocol):
@@ -103,8 +107,8 @@ def extract_pairs(
         status and all its pairs, accepted or not, each with its reason. Status is `accepted` when a pair
         counts, else the commonest reason: void, empty, truncated, not_json, wrong_schema, looping,
         oversized, ungrounded, unanswered, copied_example, copied_prompt, duplicate, contaminated, refused, surplus,
-        context_too_short, over_budget or failed. Tokens and calls are each pass's own and add up over rows; tokens of
-        replies that were read back (cached_calls) count too, but not in the paid_ columns.
+        context_too_short, over_budget, not_sent or failed. Tokens and calls are each pass's own and add up over
+        rows; tokens of replies that were read back (cached_calls) count too, but not in the paid_ columns.
     """
     recipe = Recipe(
         extract_prompt, refine_prompt, model, temperature, max_tokens, min_answer_similarity, min_grounded_share
@@ -184,7 +188,12 @@ async def _read_all(
         async with one_at_a_time:
             return await asyncio.to_thread(encoder.encode, texts)
 
-    return list(await asyncio.gather(*[_read(row, recipe, client, encode, match, allowance) for row in documents]))
+    readings = [asyncio.ensure_future(_read(row, recipe, client, encode, match, allowance)) for row in documents]
+    try:
+        return list(await asyncio.gather(*readings))
+    finally:  # after an error the others must not go on asking, and paying, for a task that is lost
+        for reading in readings:
+            reading.cancel()
 
 
 async def _read(
@@ -237,7 +246,7 @@ def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration:
 
 
 def _spent(done: Pass) -> dict[str, Any]:
-    asked = [(request, reply) for request, reply in zip(done.requests, done.replies) if reply.failure != OVER_BUDGET]
+    asked = [(request, reply) for request, reply in zip(done.requests, done.replies) if reply.failure not in _UNASKED]
     paid = [reply for _, reply in asked if not reply.cached]
     return {
         "calls": len(paid),
