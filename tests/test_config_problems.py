@@ -32,7 +32,7 @@ def test_misspelt_key_names_the_nearest():
 
 def test_key_like_no_other_lists_what_is_allowed():
     (problem,) = _problems("select.zzzzqq=5")
-    assert "allowed here: max_pairs, export" in problem
+    assert "allowed here: max_pairs, max_similarity, export" in problem
 
 
 @pytest.mark.parametrize(

@@ -292,8 +292,7 @@ def _fill(template: str, **values: str) -> str:
 
 
 def _plain(pair: QA) -> str:
-    number = pair.number or ""
-    return f"Q{number}: {pair.question}\nA{number}: {pair.answer}"
+    return f"Q{pair.number or ''}: {pair.question}\nA{pair.number or ''}: {pair.answer}"
 
 
 def _as_json(value: object) -> str:
