@@ -81,7 +81,7 @@ ORDER BY e.run_id, documents DESC, e.status;
 SELECT e.run_id, e.error, count(*) AS documents, max(e.attempts) AS most_attempts
 FROM extractions e
 LEFT JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
-WHERE e.final AND e.status IN ('failed', 'context_too_short') AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
+WHERE e.final AND e.status IN ('failed', 'context_too_short', 'not_sent') AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
 GROUP BY e.run_id, e.error
 ORDER BY documents DESC, e.run_id, e.error;
 
@@ -184,6 +184,7 @@ WITH asked AS (
   SELECT DISTINCT a.run_id, a.request_key
   FROM (SELECT run_id, iteration, explode(request_keys) AS request_key FROM extractions) a
   JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
+  WHERE a.request_key IS NOT NULL
 ), stored AS (
   SELECT request_key, max(prompt_tokens + completion_tokens) AS tokens FROM replies GROUP BY request_key
 )

@@ -120,8 +120,11 @@ class Extraction:
         """The budgets of tokens and money; a first guess at what a document needs is one of full length."""
         budget, settings = self.job.config.budget, self.job.config.extraction
         prices = Allowance(prompt_price=budget.prompt_price, completion_price=budget.completion_price)
-        prompt_tokens = usual_tokens(self.prompts[0], settings.passage_chars) * settings.max_passages
-        first_need = prices.cost(prompt_tokens, settings.max_tokens * settings.max_passages)
+        passes = [prompt for prompt in self.prompts if prompt]
+        prompt_tokens = sum(usual_tokens(prompt, settings.passage_chars) for prompt in passes)
+        first_need = prices.cost(
+            prompt_tokens * settings.max_passages, settings.max_tokens * settings.max_passages * len(passes)
+        )
         return Limits(0, budget.tokens, budget.money, budget.prompt_price, budget.completion_price, first_need)
 
     def recover(self, first_iteration: int) -> None:

@@ -263,9 +263,11 @@ def run_iteration(
     flops = 0.0
     for arm_id, documents in sorted(extracted.documents.items()):
         arm, of_arm = state.arms[arm_id], pairs.of_arm(arm_id)
-        # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line
-        observed = not warming_up(state, policy) or len(of_arm.pair_ids) > 0
-        pulled = replace(arm, taken=arm.taken + documents, pulls=arm.pulls + observed)
+        # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line; those with
+        # one are a single observation, in however many iterations a short budget lets the warm-up be read
+        warmed = max(arm.pulls, int(len(of_arm.pair_ids) > 0))
+        count = warmed if warming_up(state, policy) else arm.pulls + 1
+        pulled = replace(arm, taken=arm.taken + documents, pulls=count)
         scored = score(of_arm) if len(of_arm.pair_ids) else None
         touched[arm_id] = _rewarded(pulled, len(of_arm.pair_ids), scored)
         converged[arm_id] = scored is None or scored.estimate.converged

@@ -40,6 +40,9 @@ def test_half_of_the_sentences_are_asked_about_again() -> None:
     assert [reply.failure for reply in reading.passes[0].replies] == ["", "context_too_short", ""]
     assert [pair.passage.index for pair in reading.pairs if not pair.reason] == [2]
     assert all(pair.passage.sentences == LONG.sentences[:15] for pair in reading.pairs if not pair.reason)
+    short = [request.key for request in asked if sentences_in(request) in (0, 15)]
+    assert sorted(reading.passes[0].keys) == sorted(short), "of each passage the request that was answered"
+    assert reading.passes[0].keys[0] == next(request.key for request in asked if request.passage_key == "m")
     assert reading.status == "accepted"
     assert "passage 2 shortened to 15 of 30 sentences, quoted" in reading.error
     assert "context_too_short" not in reading.error

@@ -20,11 +20,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from equal.core.chat import Reply, Request
+from equal.core.chat import OVER_BUDGET, Reply, Request
 from equal.core.costs import money
-
-#: of a request that was not sent, as its worst case was above what was left
-OVER_BUDGET = "over_budget"
 
 Ask = Callable[[Request], Awaitable[Reply]]
 #: a request -> a reply without text whose prompt_tokens is the size of the prompt, or a failure

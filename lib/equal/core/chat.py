@@ -11,6 +11,9 @@ from typing import Any
 
 #: of a request that its client did not send, as it had given the server up
 NOT_SENT = "not_sent"
+#: of one whose worst case was above what was left of its document's allowance
+OVER_BUDGET = "over_budget"
+UNASKED = (NOT_SENT, OVER_BUDGET)
 #: one turn: {"role": "system" | "user" | "assistant", "content": ...}
 Message = dict[str, str]
 

@@ -1,11 +1,13 @@
-"""A passage and a pair on its way: what a reading works on."""
+"""A passage, a pair on its way, a pass over a document: what a reading works on."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from equal.core.chat import Reply, Request
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,18 @@ class Pair:
         """128-bit hex hash of document, passage, question and answer."""
         parts = "\x1f".join([doc_id, str(self.passage.index), self.question, self.answer])
         return hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+@dataclass
+class Pass:
+    """One pass over a document: what was asked, what came back.
+
+    Attributes:
+        keys: of each passage the key of the request that was sent last; None where none was sent.
+    """
+
+    name: str
+    prompt_version: str
+    requests: list[Request] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)

@@ -16,9 +16,9 @@ from functools import partial
 import numpy as np
 
 from equal.core.allowance import NOTHING, UNLIMITED, Account, Allowance, Amount, Ask, AskAll, Count, ask_within
-from equal.core.chat import NOT_SENT, Reply, Request
+from equal.core.chat import NOT_SENT, UNASKED, Reply, Request
 from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
-from equal.core.pairs import Pair, Passage
+from equal.core.pairs import Pair, Pass, Passage
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
 from equal.core.shortening import ask_what_fits
@@ -60,16 +60,6 @@ class Recipe:
             prompt_version=prompt.version,
             passage_key=passage.key,
         )
-
-
-@dataclass
-class Pass:
-    """One pass over a document: what was asked, what came back."""
-
-    name: str
-    prompt_version: str
-    requests: list[Request] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
 
 
 @dataclass
@@ -173,10 +163,12 @@ async def _asked(
     for (passage, _), tries in zip(wanted, await ask_what_fits(each, ask_all, recipe.max_tokens)):
         reading.passes[-1].requests += [one.request for one in tries]
         reading.passes[-1].replies += [one.reply for one in tries]
-        num, total = tries[-1].num_sentences, len(passage.sentences)
+        last = tries[-1]
+        reading.passes[-1].keys.append(None if last.reply.failure in UNASKED else last.request.key)
+        num, total = last.num_sentences, len(passage.sentences)
         if num < total:
             reading.notes.append(f"passage {passage.index} shortened to {num} of {total} sentences, {prompt.kind}")
-        read.append((passage.first(num), tries[-1].reply))
+        read.append((passage.first(num), last.reply))
     return read
 
 

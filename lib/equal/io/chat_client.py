@@ -49,7 +49,7 @@ class ClientFactory:
         in_flight: requests at once of one client; there is one client a running task.
         timeout_s: of one attempt, from first byte sent to last byte read.
         max_attempts: tries of one request.
-        max_failed_share: of one client's requests; above it the client sends no more.
+        max_failed_share: of one client's requests; clearly above it the client sends no more.
         restart_wait_s: for a server that is away; 0 does not wait.
         max_wait_s: longest pause between two tries.
     """

@@ -37,6 +37,7 @@ MEANINGS = {
     "copied_example": "the question was copied from the prompt’s examples",
     "duplicate": "the question was asked before of the same document",
     "contaminated": "shares a run of words with a benchmark item",
+    "copied_prompt": "words of the prompt that its passage lacks",
     "context_too_short": "the prompt did not fit the model’s context",
     "surplus": "beyond max_pairs of its passage",
     "oversized": "the reply was too large to be one",

@@ -13,19 +13,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from equal.core.allowance import OVER_BUDGET, UNLIMITED, Allowance
-from equal.core.chat import NOT_SENT, Reply, Request
-from equal.core.pairs import Pair, Passage
+from equal.core.allowance import UNLIMITED, Allowance
+from equal.core.chat import UNASKED, Reply, Request
+from equal.core.pairs import Pair, Pass, Passage
 from equal.core.qa import Prompt
-from equal.core.reading import PROPOSED, Encode, Match, Pass, Reading, Recipe, read_document
+from equal.core.reading import PROPOSED, Encode, Match, Reading, Recipe, read_document
 from equal.schemas import ARM_ID, DOC_ID, EXTRACTIONS, ITERATION, QA_PAIRS, REQUEST_KEY, RUN_ID, SCHEMAS
 
 #: what of a stored reply a reading needs
 _REPLY_COLUMNS = ("text", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_ms")
-
-
-#: failures of requests that never left
-_UNASKED = (OVER_BUDGET, NOT_SENT)
 
 
 class Client(Protocol):
@@ -104,11 +100,12 @@ def extract_pairs(
 
     Returns:
         Schema EXTRACTIONS: a row a document and pass, one of a document's rows final. On that row stand its
-        status and all its pairs, accepted or not, each with its reason. Status is `accepted` when a pair
-        counts, else the commonest reason: void, empty, truncated, not_json, wrong_schema, looping,
-        oversized, ungrounded, unanswered, copied_example, copied_prompt, duplicate, contaminated, refused, surplus,
-        context_too_short, over_budget, not_sent or failed. Tokens and calls are each pass's own and add up over
-        rows; tokens of replies that were read back (cached_calls) count too, but not in the paid_ columns.
+        status and all its pairs, accepted or not, each with its reason. Status is `not_sent` while something was
+        not sent, `accepted` when a pair counts, else the commonest reason: void, empty, truncated, not_json,
+        wrong_schema, looping, oversized, ungrounded, unanswered, copied_example, copied_prompt, duplicate,
+        contaminated, refused, surplus, context_too_short, over_budget or failed. request_keys are by passage. Tokens
+        and calls are each pass's own and add up over rows; tokens of replies that were read back (cached_calls)
+        count too, but not in the paid_ columns.
     """
     recipe = Recipe(
         extract_prompt, refine_prompt, model, temperature, max_tokens, min_answer_similarity, min_grounded_share
@@ -246,8 +243,8 @@ def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration:
 
 
 def _spent(done: Pass) -> dict[str, Any]:
-    asked = [(request, reply) for request, reply in zip(done.requests, done.replies) if reply.failure not in _UNASKED]
-    paid = [reply for _, reply in asked if not reply.cached]
+    asked = [reply for reply in done.replies if reply.failure not in UNASKED]
+    paid = [reply for reply in asked if not reply.cached]
     return {
         "calls": len(paid),
         "cached_calls": len(asked) - len(paid),
@@ -257,7 +254,7 @@ def _spent(done: Pass) -> dict[str, Any]:
         "paid_prompt_tokens": sum(reply.prompt_tokens for reply in paid),
         "paid_cached_tokens": sum(reply.cached_tokens for reply in paid),
         "paid_completion_tokens": sum(reply.completion_tokens for reply in paid),
-        "request_keys": [request.key for request, _ in asked],
+        "request_keys": done.keys,
     }
 
 
