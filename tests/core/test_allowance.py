@@ -137,6 +137,7 @@ def test_requests_are_admitted_in_the_order_of_passages_and_refused_ones_are_on_
     assert len(server.sent) == 2  # 100 and 90 are reserved, 260 does not fit between them; then 500 does not
     first, second = reading.passes
     assert [reply.failure for reply in first.replies] == ["", OVER_BUDGET, ""]
+    assert first.keys == [first.requests[0].key, None, first.requests[2].key]
     assert [reply.failure for reply in second.replies] == [OVER_BUDGET, OVER_BUDGET]
     assert reading.status == OVER_BUDGET
     assert "over_budget: passage 1, written: not sent: 200 prompt tokens" in reading.error
