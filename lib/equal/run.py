@@ -71,10 +71,12 @@ def read_sample(job: Job, run_id: str) -> Sample:
             sample = first_documents(documents, seed=config.seed, start=start, stop=start + count)
             without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
             with reading_progress(bar, reading.spool.count, count):
-                part = reading.read(WARM_UP_ITERATION + len(parts), without_arm, limits.left(spent).share(count))
+                share = limits.left(spent).share(count)
+                part = reading.read(WARM_UP_ITERATION + len(parts), without_arm, share)
             bar.update(count)
             parts.append(part)
             spent, need = spent.after(part), need.or_more(part.need)
+            _require_read_whole(config, share.short_of(part.need))
             if spent.documents < num_read:
                 _require_affordable_sample(config, spent, limits.left(spent).short_of(need), num_read)
     pairs = job.tables.read(QA_PAIRS).where(F.col("run_id") == run_id).join(documents, DOC_ID).orderBy("pair_id")
@@ -82,6 +84,17 @@ def read_sample(job: Job, run_id: str) -> Sample:
     if num_read and not rows:
         log.warning(fruitless(num_read, parts))
     return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], parts)
+
+
+def _require_read_whole(config: RunConfig, short: str) -> None:
+    """Refuse a warm-up of which a budget kept something out: its encoder would serve runs with other budgets, too."""
+    if short:
+        limit = getattr(config.budget, short)
+        raise BudgetError(
+            f"budget.{short}: is {limit:g}, which the warm-up's documents do not fit in whole (over_budget in table "
+            f"extractions); raise budget.{short}, or lower warm_up.fraction, extraction.max_passages or "
+            "extraction.max_tokens; what was paid for is kept"
+        )
 
 
 def _require_within_budget(config: RunConfig, num_read: int, num_docs: int) -> None:

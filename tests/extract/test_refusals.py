@@ -115,6 +115,10 @@ def test_a_warm_up_that_proves_too_dear_for_the_token_budget_ends_after_its_firs
         run_stage(dear, "warm_up", ARMS["warm_up"])
     assert len(server.bodies) == 1
     assert paid(spark, config) == 6 + 1  # it is kept; six were there
+    # nor is a warm-up finished of which the budget kept something out: runs with other budgets would build on it
+    with pytest.raises(BudgetError, match=r"budget\.tokens: is 50, which the warm-up's documents do not fit in whole"):
+        run_stage(replace(other, budget=replace(other.budget, tokens=50)), "warm_up", ARMS["warm_up"])
+    assert len(server.bodies) == 1
 
 
 def test_a_warm_up_without_a_pair_is_told_by_its_outcomes():
