@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from results import write
 
+from equal.core.chat import NOT_SENT
 from equal.core.ngrams import words
 from equal.core.qa import passage_key
 from equal.core.reading import Recipe
@@ -146,7 +147,8 @@ def main() -> None:
             runs, attempts = runs + 1, attempts + sum(row["attempts"] for row in rows)
             final = [row for row in rows if row["final"]]
             failed = sum(row["status"] in ("failed", "context_too_short") for row in final)
-            if failed <= allowed * len(documents):
+            unsent = any(row["status"] == NOT_SENT for row in final)  # such an iteration is not committed
+            if not unsent and failed <= allowed * len(documents):
                 break
         watch.join(timeout=60)
         second[0].__exit__()
