@@ -32,6 +32,8 @@ test: setup lint  ## lint, types and every test, real vLLM server included
 bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs/ and refs/, and nothing else running
 	$(BIN)/python benchmarks/reward_update.py
 	$(BIN)/python benchmarks/budgets.py
+	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 100000
 	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 1000000 --repeats 1
 	$(BIN)/python benchmarks/decontaminate.py --data $(DATA)
