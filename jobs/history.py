@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
         if tables.read(ITERATIONS).isEmpty():
             raise TableError(f"iterations: none under storage.root={config.storage.root}; run jobs/extract.py first")
+        tables.register_all()
         for query in read_queries():
             print(f"\n{query.name.replace('_', ' ')}\n{query.why}")
             (answer := tables.spark.sql(query.sql)).show(ROWS, WIDTH, vertical=len(answer.columns) > COLUMNS)

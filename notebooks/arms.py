@@ -19,6 +19,7 @@ from equal.io.tables import Tables
 
 config = load(os.environ.get("EQUAL_CONFIG", "conf/prod.yml"), os.environ.get("EQUAL_SET", "").split())
 tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
+tables.register_all()
 require_runs(tables, [config.run_name])
 
 # COMMAND ----------

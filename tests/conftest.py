@@ -16,10 +16,11 @@ os.environ.setdefault("SPARK_MASTER", "local[2,2]")  # a task that dies is tried
 
 # for the processes that tests start, too: most live for seconds, and code that is compiled once less well takes a
 # fifth less of the processor than code that is compiled twice; and each plan runs once, on a few rows, so that
-# writing, compiling and warming up Java for it takes longer than it saves
+# writing, compiling and warming up Java for it takes longer than it saves. The space for compiled code must hold all
+# of it: with the 48 MB that this compiler gets, code was thrown away and compiled again, a sixth of the processor
 os.environ.setdefault(
     "JDK_JAVA_OPTIONS",
-    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"
     " -Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN",
 )
 

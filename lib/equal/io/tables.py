@@ -1,7 +1,7 @@
 """The one door to Delta tables: names, reads, idempotent writes.
 
 Tables lie by path under storage.root/tables, or in `storage.schema` of a catalog. Either way they are
-registered in the session, so that SQL says `arm_history` and nothing else.
+registered in the session when they are first named, so that SQL says `arm_history` and nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tables:
     """Reads and writes the tables of one storage root or catalog schema."""
 
     def __init__(self, spark: SparkSession, root: str, schema: str = "") -> None:
-        """Create what is absent and register all tables in the session.
+        """Create the tables that are absent.
 
         Args:
             spark: a session with Delta.
@@ -46,14 +46,18 @@ class Tables:
         # the folder stays empty; without it Spark would make one in the working directory
         folder = self.path("").replace("\\", "\\\\").replace("'", "\\'")
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._database}" + ("" if schema else f" LOCATION '{folder}'"))
-        known = {row.tableName for row in spark.sql(f"SHOW TABLES IN {self._database}").collect()}
-        with ThreadPoolExecutor(_CREATE_THREADS) as pool:
-            list(pool.map(self._create, [name for name in SCHEMAS if name not in known]))
+        self._registered = {row.tableName for row in spark.sql(f"SHOW TABLES IN {self._database}").collect()}
+        self._register([name for name in SCHEMAS if schema or not Path(self.path(name), "_delta_log").is_dir()])
         spark.sql(f"USE {self._database}")
 
     def name(self, table: str) -> str:
         """The full name of a table in SQL."""
+        self._register([table])  # to register a table that is there takes long, and a stage names a few of them
         return f"{self._database}.{table}"
+
+    def register_all(self) -> None:
+        """For SQL that is not written by this class, and may name any table."""
+        self._register(list(SCHEMAS))
 
     def path(self, table: str) -> str:
         """Where a table lies when it is kept by path."""
@@ -105,8 +109,15 @@ class Tables:
         data = pd.DataFrame([[row.get(c) for c in columns] for row in rows], columns=columns, dtype=object)
         return self.spark.createDataFrame(data, SCHEMAS[table])
 
+    def _register(self, names: list[str]) -> None:
+        missing = [name for name in names if name not in self._registered]
+        if missing:
+            with ThreadPoolExecutor(_CREATE_THREADS) as pool:
+                list(pool.map(self._create, missing))
+            self._registered.update(missing)
+
     def _create(self, name: str) -> None:
-        builder = DeltaTable.createIfNotExists(self.spark).tableName(self.name(name)).addColumns(SCHEMAS[name])
+        builder = DeltaTable.createIfNotExists(self.spark).tableName(f"{self._database}.{name}").addColumns(SCHEMAS[name])
         if not self.schema:
             builder = builder.location(self.path(name))
         with _failing(name):
