@@ -1,11 +1,11 @@
 """How much of what a bare HTTP client gets out of a server does an extraction task get? One table.
 
 Requests a second of one task's client, with all that it does to a document (prompt, key, retries, spool, parsing,
-checks, as `transforms.extract` runs it, but without Spark and with an encoder that costs nothing), and of httpx's
-asynchronous client that sends the same bodies, as many at once, and reads the replies as JSON: with a client for each
-connection, and with one for all. They take turns; the ratio is to the faster of the two. The server is
-benchmarks/loopback.py: 50 ms a request, 64 at once; the share of a processor that it used is kept, as it must not be
-what is measured. With --real it is the demo's vLLM server instead.
+checks, as `transforms.extract` runs it, but without Spark and with an encoder that costs nothing), and of aiohttp,
+with which the product speaks and vLLM's own benchmark does, sending the same bodies, as many at once, and reading the
+replies as JSON. They take turns. The server is benchmarks/loopback.py, 64 requests at once, once of 50 ms a request
+and once of 500; the share of a processor that it used is kept, as it must not be what is measured. With --real it is
+the demo's vLLM server instead.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --real
@@ -20,10 +20,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 import psutil
 from loopback import serve
@@ -38,7 +39,8 @@ from equal.io.prompts import load_prompts
 from equal.io.replies import ReplySpool, client_factory
 from equal.transforms.extract import _read_batches
 
-LATENCY_S, SLOTS = 0.05, 64
+#: of the fast server, whose 1,280 requests a second are about what one process can send, and of one at a GPU's pace
+LATENCIES_S, SLOTS = (0.05, 0.5), 64
 
 
 class NoEncoder:
@@ -82,45 +84,22 @@ def product(todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_f
     return len(todo) / seconds
 
 
-def pooled(todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flight: int) -> float:
-    """Requests a second of httpx alone, as one writes it: a client with a pool of connections."""
-    return _httpx_alone(todo, recipe, url, key, clients=1, connections=in_flight)
-
-
 def bare(todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flight: int) -> float:
-    """Requests a second of httpx alone, a client for each connection: its pool looks at all for every request."""
-    return _httpx_alone(todo, recipe, url, key, clients=in_flight, connections=1)
-
-
-def _httpx_alone(
-    todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, *, clients: int, connections: int
-) -> float:
+    """Requests a second of aiohttp alone: bodies made before, as many workers as requests at once, one session."""
     passages = [Passage(0, p["passage_key"], tuple(p["sentences"])) for doc in todo for p in doc["passages"]]
     bodies = [_body(recipe.request(recipe.extract, passage)) for passage in passages]
 
+    async def ask(http: aiohttp.ClientSession, left: Iterator[dict[str, Any]]) -> None:
+        for body in left:
+            async with http.post(f"{url}/chat/completions", json=body) as response:
+                assert (await response.json())["choices"][0]["message"]["content"]
+
     async def ask_all() -> float:
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        verify = httpx.create_ssl_context()
-        opened = [
-            httpx.AsyncClient(base_url=url, limits=limits, timeout=120.0, headers=headers, verify=verify)
-            for _ in range(clients)
-        ]
-        idle = opened * connections
-
-        async def ask(slots: asyncio.Semaphore, body: dict[str, Any]) -> str:
-            async with slots:
-                client = idle.pop()
-                response = await client.post("/chat/completions", json=body)
-                idle.append(client)
-                return str(response.json()["choices"][0]["message"]["content"])
-
-        started, slots = time.perf_counter(), asyncio.Semaphore(len(idle))
-        await asyncio.gather(*[ask(slots, body) for body in bodies])
-        seconds = time.perf_counter() - started
-        for client in opened:
-            await client.aclose()
-        return seconds
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as http:
+            started, left = time.perf_counter(), iter(bodies)
+            await asyncio.gather(*[ask(http, left) for _ in range(in_flight)])
+            return time.perf_counter() - started
 
     return len(bodies) / asyncio.run(ask_all())
 
@@ -129,7 +108,7 @@ def measure(url: str, model: str, key: str, args: argparse.Namespace, max_tokens
     """Requests a second of each, in turns of rising and falling order."""
     extract, _ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
     recipe = Recipe(extract, None, model, 0.0, max_tokens, min_answer_similarity=0.1, min_grounded_share=0.3)
-    clients = {"equal": product, "bare": bare, "pooled": pooled}
+    clients = {"equal": product, "bare": bare}
     rates: dict[str, list[float]] = {name: [] for name in clients}
     for client in clients.values():  # imports, connections, the server's first requests
         client(documents(2 * args.in_flight, f"first-{client.__name__}"), recipe, url, key, args.in_flight)
@@ -152,6 +131,20 @@ def real(args: argparse.Namespace) -> dict[str, list[float]]:
         return measure(running.url, running.model, running.key, args, max_tokens=16)
 
 
+def compared(name: str, rates: dict[str, list[float]], args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one server; prints them."""
+    middle = {client: statistics.median(values) for client, values in rates.items()}
+    figures: dict[str, Any] = {
+        f"{name}_ratio": round(middle["equal"] / middle["bare"], 4),
+        f"{name}_in_flight": args.in_flight,
+    }
+    for client, values in rates.items():
+        print(f"{name} {client:8}{middle[client]:>10.1f} requests/s   ({min(values):.1f} to {max(values):.1f})")
+        figures[f"{name}_{client}"] = {"median": round(middle[client], 1), "all": [round(v, 1) for v in values]}
+    print(f"{name} ratio {figures[f'{name}_ratio']}")
+    return figures
+
+
 def main() -> None:
     """Measure, print and keep the table; the figures of the other server are kept as they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,28 +153,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="of either client")
     parser.add_argument("--in-flight", type=int, help="requests at once")
     args = parser.parse_args()
-    args.requests = args.requests or (72 if args.real else 2000)
+    args.requests = args.requests or (72 if args.real else 2048)
     args.repeats = args.repeats or (3 if args.real else 7)
     args.in_flight = args.in_flight or (24 if args.real else 64)
-    name = "real" if args.real else "loopback"
-    figures: dict[str, Any] = {}
-    if args.real:
-        rates = real(args)
-    else:
-        with serve(LATENCY_S, SLOTS) as (url, pid):
-            started, process = time.perf_counter(), psutil.Process(pid)
-            rates = measure(url, "loopback", "", args, max_tokens=256)
-            busy = sum(process.cpu_times()[:2]) / (time.perf_counter() - started)
-        figures["loopback_server_busy"] = round(busy, 3)
-    middle = {client: statistics.median(values) for client, values in rates.items()}
-    for client, values in rates.items():
-        print(f"{client:8}{middle[client]:>10.1f} requests/s   ({min(values):.1f} to {max(values):.1f})")
-        figures[f"{name}_{client}"] = {"median": round(middle[client], 1), "all": [round(v, 1) for v in values]}
-    figures[f"{name}_ratio"] = round(middle["equal"] / max(middle["bare"], middle["pooled"]), 4)
-    figures[f"{name}_in_flight"] = args.in_flight
     kept = FOLDER / "throughput.json"
     before = json.loads(kept.read_text()) if kept.exists() else {}
-    write("throughput", {**before, **figures})
+    figures = {name: value for name, value in before.items() if name.startswith("real") != args.real}
+    if args.real:
+        figures |= compared("real", real(args), args)
+    else:
+        requests = args.requests
+        for latency_s in LATENCIES_S:
+            name = f"loopback_{latency_s * 1000:.0f}_ms"
+            args.requests = requests if latency_s < 0.1 else requests // 4
+            with serve(latency_s, SLOTS) as (url, pid):
+                started, process = time.perf_counter(), psutil.Process(pid)
+                figures |= compared(name, measure(url, "loopback", "", args, max_tokens=256), args)
+                busy = sum(process.cpu_times()[:2]) / (time.perf_counter() - started)
+            figures[f"{name}_server_busy"] = round(busy, 3)
+    write("throughput", figures)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
     "io": (
         {"core", "schemas", "errors", "config", "settings"},
         {
-            *("pyspark", "py4j", "delta", "pandas", "numpy", "httpx", "tenacity", "yaml", "tqdm"),
+            *("pyspark", "py4j", "delta", "pandas", "numpy", "aiohttp", "yaml", "tqdm"),
             *("mlflow", "plotly", "jinja2", "markupsafe", "psutil"),
         },
     ),
@@ -178,7 +178,7 @@ def test_long_function_is_found(head: str):
         ("loop", "from equal.io.tables import Tables"),
         ("io", "class C:\n    def f(self):\n        from equal.transforms.embed import embed"),
         ("io", "import torch"),
-        ("transforms", "import httpx"),
+        ("transforms", "import aiohttp"),
         ("transforms", "from equal.io.endpoint import read_key"),
         ("training", "from pyspark.sql import DataFrame"),
         ("training", "import mlflow"),

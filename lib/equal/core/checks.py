@@ -111,7 +111,7 @@ def jaccard(a: str, b: str) -> float:
     >>> jaccard("What is a mean?", "what is the mean")
     0.6
     """
-    first, second = set(words(a)), set(words(b))
+    first, second = _word_set(a), _word_set(b)
     return len(first & second) / max(len(first | second), 1)
 
 
@@ -122,4 +122,14 @@ def grounded_share(answer: str, passage: str) -> float:
     0.5
     """
     wanted = content_words(answer)
-    return len(wanted & content_words(passage)) / len(wanted) if wanted else 1.0
+    return len(wanted & _passage_words(passage)) / len(wanted) if wanted else 1.0
+
+
+@lru_cache(maxsize=256)  # every question is held beside every example
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(words(text))
+
+
+@lru_cache(maxsize=8)  # a passage has several answers, which are checked in a row
+def _passage_words(passage: str) -> frozenset[str]:
+    return frozenset(content_words(passage))

@@ -7,29 +7,26 @@ server that is away. Whatever a server does becomes a typed `Reply`; nothing is 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import random
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import httpx
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    wait_random_exponential,
-)
+from aiohttp import ClientConnectorError, ClientError
 
 from equal.core.chat import NOT_SENT, Reply, Request
 from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, read_chat
+from equal.io.connections import exchange, open_session
 from equal.io.outage import Outage
 from equal.io.prompt_size import read_count, tokenize_body, tokenize_url
 
-#: bytes of a response that are read; a reply of 4,000 tokens has about 30,000
-MAX_BODY_BYTES = 4_000_000
 #: seconds; the longest pause between two attempts, and the longest Retry-After that is honoured
 _MAX_WAIT_S = 60.0
+#: seconds; the longest that chance makes of the first
+_FIRST_WAIT_S = 0.5
 #: 500s after which a request is sent without its schema: a grammar compiler may have crashed on it
 _SCHEMA_PATIENCE = 2
 #: requests in a row, at least, that must find no server before it counts as gone
@@ -87,34 +84,20 @@ class ChatClient:
         self._slots = asyncio.Semaphore(settings.in_flight)
         self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
-        self._verify = httpx.create_ssl_context()  # once, as it reads files
-        self._opened: list[httpx.AsyncClient] = []
-        self._idle: list[httpx.AsyncClient] = []
-        self._outage = Outage(self._open(), settings.restart_wait_s)
+        self._url = settings.url.rstrip("/")
+        self._http = open_session(self._url, settings.key)
+        self._outage = Outage(self._http, self._url, settings.restart_wait_s)
 
     async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for http in self._opened:
-            await http.aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        """One connection: a pool of many looks at each of them for every request, which is most of its work."""
-        http = httpx.AsyncClient(
-            base_url=self._settings.url.rstrip("/"),
-            headers={"Authorization": f"Bearer {self._settings.key}"} if self._settings.key else {},
-            timeout=httpx.Timeout(self._settings.timeout_s),
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
-            verify=self._verify,
-        )
-        self._opened.append(http)
-        return http
+        await self._http.close()
 
     async def ask(self, request: Request) -> Reply:
         """Send one request until it succeeds, cannot succeed, or its attempts are used up."""
         async with self._slots:
-            reply = await self._ask("/chat/completions", _body(request), read_chat)
+            reply = await self._ask(f"{self._url}/chat/completions", _body(request), read_chat)
         self._judge(reply)
         return reply
 
@@ -142,32 +125,27 @@ class ChatClient:
                 f"endpoint.max_failed_share={allowed:g}; the last: {reply.error}"
             )
 
-    async def _ask(self, path: str, body: dict[str, Any], read: Read) -> Reply:
+    async def _ask(self, url: str, body: dict[str, Any], read: Read) -> Reply:
         sent, uncounted, server_errors, broken_off = 0, 0, 0, False
-        retrying = AsyncRetrying(
-            stop=lambda _: sent - uncounted >= self._settings.max_attempts,
-            wait=self._wait,
-            retry=retry_if_exception_type(PassingError),
-            reraise=True,
-        )
         try:
-            async for attempt in retrying:
-                with attempt:
-                    await self._may_send()
-                    sent += 1
-                    if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
-                        body.pop("response_format", None)
-                    try:
-                        reply = await self._send(path, body, read, sent)
-                    except PassingError as failure:
-                        server_errors += failure.status == 500
-                        if failure.status in PERHAPS_AWAY and await self._was_away():
-                            uncounted += failure.unread or not broken_off
-                            broken_off = broken_off or not failure.unread
+            while True:
+                await self._may_send()
+                sent += 1
+                if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
+                    body.pop("response_format", None)
+                try:
+                    return await self._send(url, body, read, sent)
+                except PassingError as failure:
+                    server_errors += failure.status == 500
+                    if failure.status in PERHAPS_AWAY and await self._was_away():
+                        uncounted += failure.unread or not broken_off
+                        broken_off = broken_off or not failure.unread
+                    if sent - uncounted >= self._settings.max_attempts:
                         raise
+                    pause = self._pause(failure.retry_after_s, sent)
+                await asyncio.sleep(pause)
         except (PassingError, FinalError) as failure:
             return self._failed(failure, sent)
-        return reply
 
     async def _may_send(self) -> None:
         if self._outage.away:
@@ -204,41 +182,27 @@ class ChatClient:
         """Without the key, which some servers repeat when they refuse it."""
         return message.replace(self._settings.key, "***") if self._settings.key else message
 
-    def _wait(self, state: RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        asked = failure.retry_after_s if isinstance(failure, PassingError) else 0.0
-        jittered = wait_random_exponential(multiplier=0.5, max=self._settings.max_wait_s)(state)
-        return min(max(asked, jittered), self._settings.max_wait_s)
+    def _pause(self, asked_s: float, sent: int) -> float:
+        """As long as the server asks for, or a random time of which the longest doubles with every try."""
+        longest = self._settings.max_wait_s
+        jittered = random.uniform(0.0, min(_FIRST_WAIT_S * 2 ** min(sent - 1, 10), longest))
+        return min(max(asked_s, jittered), longest)
 
-    async def _send(self, path: str, body: dict[str, Any], read: Read, attempt: int) -> Reply:
+    async def _send(self, url: str, body: dict[str, Any], read: Read, attempt: int) -> Reply:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                status, headers, content = await self._post(path, body)
+                status, headers, content = await exchange(self._http, "POST", url, json.dumps(body).encode())
         except TimeoutError as error:
             raise PassingError(f"no reply within timeout_s={self._settings.timeout_s:g}") from error
-        except httpx.HTTPError as error:
-            unread = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+        except ClientError as error:
+            unread = isinstance(error, ClientConnectorError)
             raise PassingError(f"{type(error).__name__}: {error}", unread=unread) from error
         if status != 200 and content and self._settings.key:  # some servers repeat the key when they refuse it
             content = content.replace(self._settings.key.encode(), b"***")
         reply = read(status, headers, content)
         latency_ms = (time.monotonic() - started) * 1000
         return replace(reply, latency_ms=latency_ms, attempts=attempt, received_at=time.time())
-
-    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes | None]:
-        """Status, headers and body; the body is None when it is larger than MAX_BODY_BYTES."""
-        content = bytearray()
-        http = self._idle.pop() if self._idle else self._open()
-        try:
-            async with http.stream("POST", path, json=body) as response:
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    if len(content) > MAX_BODY_BYTES:
-                        return response.status_code, response.headers, None
-                return response.status_code, response.headers, bytes(content)
-        finally:
-            self._idle.append(http)
 
 
 def _body(request: Request) -> dict[str, Any]:

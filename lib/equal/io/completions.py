@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-
-import httpx
 
 from equal.core.chat import Reply
 
-#: status, headers, body or None for one that is too large -> what it says
-Read = Callable[[int, httpx.Headers, bytes | None], Reply]
+#: status, headers in any case, body or None for one that is too large -> what it says
+Read = Callable[[int, Mapping[str, str], bytes | None], Reply]
 
 _RETRIED = frozenset({408, 429, *range(500, 600)})
 _HOPELESS = frozenset({401, 403, 404})
@@ -36,7 +34,7 @@ class FinalError(Exception):
         self.failure, self.hopeless = failure, hopeless
 
 
-def raise_for(status: int, headers: httpx.Headers, content: bytes) -> None:
+def raise_for(status: int, headers: Mapping[str, str], content: bytes) -> None:
     """Raise what a status other than 200 means.
 
     Raises:
@@ -64,7 +62,7 @@ def _error_message(content: bytes) -> str:
     return " ".join(str(value).split())[:300]
 
 
-def _retry_after_s(headers: httpx.Headers) -> float:
+def _retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds that the server asks for, as a number or as a date; 0 when it does not."""
     said = headers.get("retry-after", "0")
     try:
@@ -77,14 +75,14 @@ def _retry_after_s(headers: httpx.Headers) -> float:
         return 0.0
 
 
-def read_chat(status: int, headers: httpx.Headers, content: bytes | None) -> Reply:
+def read_chat(status: int, headers: Mapping[str, str], content: bytes | None) -> Reply:
     """What the server says to a chat request; raises as `raise_for` and `read_completion` do."""
     if status != 200:
         raise_for(status, headers, content or b"")
     return Reply(finish_reason="oversized") if content is None else read_completion(content, headers)
 
 
-def read_completion(content: bytes, headers: httpx.Headers) -> Reply:
+def read_completion(content: bytes, headers: Mapping[str, str]) -> Reply:
     """The reply that an answer with status 200 holds.
 
     Raises:

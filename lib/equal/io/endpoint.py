@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+from aiohttp import ClientError
 
 from equal.config import Endpoint
 from equal.errors import EndpointError
+from equal.io.connections import exchange, open_session
 
 
 def read_key(endpoint: Endpoint, read_secret: Callable[[str, str], str] | None = None) -> str:
@@ -53,24 +57,21 @@ def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int
         EndpointError: down, wrong key, unknown model, or a context that is too short.
     """
     try:
-        response = httpx.get(
-            f"{endpoint.url.rstrip('/')}/models",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=min(endpoint.timeout_s, 30.0),
-        )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with ThreadPoolExecutor(1) as thread:  # a notebook's own thread has an event loop already
+            status, content = thread.submit(asyncio.run, _models(endpoint, key)).result()
+    except (ClientError, TimeoutError, ValueError) as error:
         raise EndpointError(
             f"endpoint.url: no answer from {endpoint.url} ({type(error).__name__}); start the server or correct it"
         ) from error
-    if response.status_code in (401, 403):
+    if status in (401, 403):
         raise EndpointError(
-            f"endpoint: {endpoint.url} refuses the key (HTTP {response.status_code}); "
+            f"endpoint: {endpoint.url} refuses the key (HTTP {status}); "
             f"set the environment variable {endpoint.key_env} or endpoint.key_secret"
         )
-    models = _served(response)
+    models = _served(content)
     if models is None:
         raise EndpointError(
-            f"endpoint.url: {endpoint.url}/models answered HTTP {response.status_code} without a list of models; "
+            f"endpoint.url: {endpoint.url}/models answered HTTP {status} without a list of models; "
             "give the base of an OpenAI-compatible API, ending in /v1"
         )
     if endpoint.model not in models:
@@ -94,11 +95,17 @@ def _sendable(key: str, source: str) -> str:
     return key
 
 
-def _served(response: httpx.Response) -> dict[str, int | None] | None:
+async def _models(endpoint: Endpoint, key: str) -> tuple[int, bytes]:
+    async with asyncio.timeout(min(endpoint.timeout_s, 30.0)), open_session(endpoint.url, key) as http:
+        status, _, content = await exchange(http, "GET", f"{endpoint.url.rstrip('/')}/models")
+        return status, content or b""
+
+
+def _served(content: bytes) -> dict[str, int | None] | None:
     try:
-        items = response.json()["data"]
+        items = json.loads(content)["data"]
         lengths = {str(item["id"]): item.get("max_model_len") for item in items}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return {name: length if isinstance(length, int) else None for name, length in lengths.items()}
 

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 
-import httpx
+from aiohttp import ClientError, ClientSession
 
 from equal.io.completions import PERHAPS_AWAY
+from equal.io.connections import exchange
 
 #: seconds within which a server that is there answers a question that costs it nothing
 _PROBE_S = 10.0
@@ -24,8 +25,8 @@ class Outage:
         away: it was found to be away and has not answered since.
     """
 
-    def __init__(self, http: httpx.AsyncClient, restart_wait_s: float) -> None:
-        self._http, self._restart_wait_s = http, restart_wait_s
+    def __init__(self, http: ClientSession, url: str, restart_wait_s: float) -> None:
+        self._http, self._url, self._restart_wait_s = http, url, restart_wait_s
         self._watch: asyncio.Task[bool] | None = None
         self.away = False
 
@@ -47,7 +48,7 @@ class Outage:
         if await self._answers():
             return False
         self.away, started, pause = True, time.monotonic(), _FIRST_PAUSE_S
-        where, limit = self._http.base_url, self._restart_wait_s
+        where, limit = self._url, self._restart_wait_s
         log.warning("endpoint: no answer from %s; waiting for it, endpoint.restart_wait_s=%g at most", where, limit)
         try:
             async with asyncio.timeout(limit):
@@ -63,6 +64,7 @@ class Outage:
         """Anything but what a gateway or a starting server says is an answer, a refused key too."""
         try:
             async with asyncio.timeout(_PROBE_S):
-                return (await self._http.get("/models")).status_code not in PERHAPS_AWAY
-        except (httpx.HTTPError, TimeoutError):
+                status, _, _ = await exchange(self._http, "GET", f"{self._url}/models")
+                return status not in PERHAPS_AWAY
+        except (ClientError, TimeoutError):
             return False

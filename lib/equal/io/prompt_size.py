@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import httpx
 
 from equal.core.chat import Message, Reply, Request
 from equal.io.completions import PassingError, raise_for
@@ -27,7 +25,7 @@ def tokenize_body(request: Request) -> dict[str, Any]:
     return {"model": request.model, "messages": list(request.messages)}
 
 
-def read_count(messages: Sequence[Message], status: int, headers: httpx.Headers, content: bytes | None) -> Reply:
+def read_count(messages: Sequence[Message], status: int, headers: Mapping[str, str], content: bytes | None) -> Reply:
     """A reply without text: the count of `/tokenize`, or `largest_size` where the server does not know that address.
 
     Raises:

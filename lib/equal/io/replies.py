@@ -15,8 +15,9 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class ReplySpool:
             OSError: the disk is full or cannot be written.
         """
         record = {
-            "reply": asdict(reply),
+            "reply": vars(reply),
             "row": {
                 "passage_key": request.passage_key,
                 "prompt_version": request.prompt_version,
@@ -67,14 +68,14 @@ class ReplySpool:
                 "messages": json.dumps(list(request.messages), ensure_ascii=False),
             },
         }
-        folder = Path(self.root)
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f".{uuid.uuid4().hex}"
+        unfinished = f"{self._prepared}{request.key}"
         try:
-            unfinished.write_text(json.dumps(record), encoding="utf-8")
+            with open(unfinished, "w", encoding="utf-8") as file:
+                file.write(json.dumps(record))
             os.replace(unfinished, self._file(request.key))
-        finally:
-            unfinished.unlink(missing_ok=True)
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
 
     def count(self) -> int:
         """Replies that wait to be folded."""
@@ -104,6 +105,15 @@ class ReplySpool:
             for file in batch:
                 file.unlink(missing_ok=True)
         return added
+
+    @cached_property
+    def _prepared(self) -> str:
+        """How the names of this writer's unfinished files begin, in a folder that is there."""
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        return os.path.join(self.root, f".{uuid.uuid4().hex}-")
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"root": self.root}  # a writer of its own where it is sent
 
     def _file(self, request_key: str) -> Path:
         return Path(self.root) / f"{request_key}.json"
@@ -142,7 +152,8 @@ class PayingClient:
     async def _pay(self, request: Request) -> Reply:
         reply = await self._client.ask(request)
         if not reply.failure:
-            self._spool.put(request, reply)
+            # not in the event loop: a disk may be slow, and a shared one is
+            await asyncio.to_thread(self._spool.put, request, reply)
         return reply
 
 

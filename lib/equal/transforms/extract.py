@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
@@ -177,20 +178,23 @@ async def _read_all(
     allowance: Allowance,
 ) -> list[tuple[dict[str, Any], Reading]]:
     """Read a batch of documents side by side; the client bounds what is in flight."""
-    one_at_a_time = asyncio.Lock()
+    readings: list[asyncio.Future[tuple[dict[str, Any], Reading]]] = []
+    one_at_a_time = ThreadPoolExecutor(max_workers=1)
 
     async def encode(texts: list[str]) -> np.ndarray:
         # off the event loop, so that replies keep arriving; a document a call, so that no vector depends on its
         # neighbours in a batch
-        async with one_at_a_time:
-            return await asyncio.to_thread(encoder.encode, texts)
+        return await asyncio.get_running_loop().run_in_executor(one_at_a_time, encoder.encode, texts)
 
-    readings = [asyncio.ensure_future(_read(row, recipe, client, encode, match, allowance)) for row in documents]
     try:
+        for row in documents:
+            readings.append(asyncio.ensure_future(_read(row, recipe, client, encode, match, allowance)))
+            await asyncio.sleep(0)  # the first are asked about while the prompts of the others are written
         return list(await asyncio.gather(*readings))
     finally:  # after an error the others must not go on asking, and paying, for a task that is lost
         for reading in readings:
             reading.cancel()
+        one_at_a_time.shutdown(wait=False, cancel_futures=True)
 
 
 async def _read(

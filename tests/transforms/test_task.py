@@ -1,0 +1,101 @@
+"""What one extraction task does with its documents, without Spark: nobody waits for what need not be waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from equal.core.chat import Reply, Request
+from equal.core.qa import passage_key
+from equal.core.reading import Recipe
+from equal.io.prompts import load_prompts
+from equal.transforms.extract import _read_batches
+
+SAID = '{"pairs": [{"question": "What is said about the tin?", "answer": "It melts at 232 degrees."}]}'
+
+
+def documents(count: int) -> list[dict[str, Any]]:
+    text = "The tin of passage {} melts at 232 degrees."
+    passages = [
+        {"passage_index": 0, "passage_key": passage_key(text.format(i)), "sentences": [text.format(i)]}
+        for i in range(count)
+    ]
+    return [
+        {"doc_id": str(i), "arm_id": 0, "num_skipped": 0, "passages": [passage], "known": []}
+        for i, passage in enumerate(passages)
+    ]
+
+
+class Client:
+    """Answers at once and keeps what it was asked."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    async def ask(self, request: Request) -> Reply:
+        self.log.append("asked")
+        return Reply(text=SAID, finish_reason="stop", attempts=1)
+
+    async def count(self, request: Request) -> Reply:
+        raise AssertionError("no allowance has a limit here")
+
+
+class NoBenchmark:
+    def match(self, text: str) -> object:
+        return None
+
+
+def read(todo: list[dict[str, Any]], encoder: Any, log: list[str]) -> list[Any]:
+    extract, _ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
+    recipe = Recipe(extract, None, "m", 0.0, 64, min_answer_similarity=0.1, min_grounded_share=0.3)
+
+    @asynccontextmanager
+    async def make_client():
+        yield Client(log)
+
+    (readings,) = _read_batches(iter([todo]), recipe, make_client, lambda: encoder, NoBenchmark())
+    return readings
+
+
+def test_the_first_are_asked_while_the_others_are_still_written() -> None:
+    log: list[str] = []
+
+    class Logged(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for row in super().__iter__():
+                log.append("written")
+                yield row
+
+    class Unit:
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return np.full((len(texts), 4), 0.5, dtype=np.float32)
+
+    readings = read(Logged(documents(50)), Unit(), log)
+    assert [document["doc_id"] for document, _ in readings] == [str(i) for i in range(50)]
+    assert {reading.status for _, reading in readings} == {"accepted"}
+    assert log.index("asked") < 10
+
+
+def test_one_text_is_encoded_at_a_time_and_after_an_error_no_other() -> None:
+    class Failing:
+        calls, busy = 0, threading.Lock()
+
+        def encode(self, texts: list[str]) -> np.ndarray:
+            assert self.busy.acquire(blocking=False), "two at a time"
+            Failing.calls += 1
+            time.sleep(0.02)
+            self.busy.release()
+            if Failing.calls == 3:
+                raise ValueError("a broken encoder")
+            return np.full((len(texts), 4), 0.5, dtype=np.float32)
+
+    with pytest.raises(ValueError, match="a broken encoder"):
+        read(documents(60), Failing(), [])
+    time.sleep(0.1)
+    assert Failing.calls < 30
