@@ -96,6 +96,7 @@ class ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._outage.close()
         for http in self._opened:
             await http.aclose()
 
