@@ -152,6 +152,9 @@ def test_warm_up_documents_that_the_budget_does_not_cover_at_once_are_read_in_se
     assert [documents for _, documents in world.shares][:2] == [1, 3]
     assert world.read[:4] == world.in_order[:4]
     assert {arm.pulls for made in world.iterations[:1] for arm in made.arms.values()} == {1}
+    # one that covers the last of the four counts as the warm-up, too
+    assert [made.warm_up for made in world.iterations] == [True] * 2 + [False] * (len(world.iterations) - 2)
+    assert len(world.iterations) > 2
 
 
 @pytest.mark.parametrize("strategy", ["equal", "random"])

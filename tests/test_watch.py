@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from equal.config import RunConfig, load
 from equal.core.bandit import ArmState
+from equal.history import Step
 from equal.io.progress import write_progress
 from equal.loop import Extracted, Iteration, Limits, Pairs, Spent, State
 from equal.watch import Watch, seconds_left
@@ -26,8 +27,8 @@ LIMITS = Limits(40, 5000, 2.0)
 class Recorder:
     """Stands for the MLflow run."""
 
-    def __init__(self, config: RunConfig, history_hash: str, *, resumed: bool) -> None:
-        self.resumed, self.logged, self.failed = resumed, list[tuple[int, dict[str, float]]](), None
+    def __init__(self, config: RunConfig, history_hash: str, past: dict[int, dict[str, float]]) -> None:
+        self.past, self.logged, self.failed = past, list[tuple[int, dict[str, float]]](), None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self.logged.append((step, dict(metrics)))
@@ -67,7 +68,7 @@ def iteration(number: int, rewards: dict[int, float | None], outcomes: dict[str,
     ids = np.array([f"{number}-{n}" for n in range(count)], object)
     pairs = replace(NO_PAIRS, pair_ids=ids)
     extracted = Extracted(dict.fromkeys(rewards, sum(outcomes.values()) // len(rewards)), pairs, outcomes)
-    return Iteration(number, {n: arm(n, r) for n, r in rewards.items()}, {}, {}, extracted, spent, "", 0.0)
+    return Iteration(number, False, {n: arm(n, r) for n, r in rewards.items()}, {}, {}, extracted, spent, "", 0.0)
 
 
 FIRST = iteration(1, dict.fromkeys(range(7)) | {0: 0.5}, {"accepted": 5, "failed": 2}, Spent(7, 1000, 0.25))
@@ -82,7 +83,7 @@ def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
     monkeypatch.setattr("equal.watch.time", clock)
     path = tmp_path / "r1" / "progress.json"
-    with Watch(config, str(path), fresh(), replace(LIMITS, money=0.0), {}, "h1") as watch:
+    with Watch(config, str(path), fresh(), replace(LIMITS, money=0.0), [], "h1") as watch:
         begun = read(path)
         assert (begun["state"], begun["iteration"], begun["seconds_left"], begun["failed_share"]) == (
             "running", None, None, 0.0,
@@ -106,7 +107,7 @@ def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch
     assert "iteration 2, arms 0,3, 1,500/5,000 tokens, 5 pairs, 33.3% failed, 03:30 left" in shown
     assert "money" not in shown
     (mlflow,) = recorder
-    assert (mlflow.resumed, mlflow.failed) == (False, False)
+    assert (mlflow.past, mlflow.failed) == ({}, False)
     assert [step for step, _ in mlflow.logged] == [1, 2]
     assert mlflow.logged[1][1] == {
         "documents": 9, "tokens": 1500, "money": 0.5, "pairs": 5, "failed_share": 3 / 9,
@@ -117,18 +118,25 @@ def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch
 def test_a_resumed_run_counts_what_was_committed_before(config, tmp_path, recorder):
     path = tmp_path / "progress.json"
     resumed = replace(fresh(), spent=SECOND.spent, next_iteration=3)
-    with Watch(config, str(path), resumed, LIMITS, {"accepted": 5, "failed": 3, "void": 1}, "h1") as watch:
+    past = [
+        Step(1, FIRST.spent, FIRST.extracted.outcomes, 5, {0: 0.5, 1: None}),
+        Step(2, SECOND.spent, {"failed": 1, "void": 1}, 0, {0: 0.7}),
+    ]
+    with Watch(config, str(path), resumed, LIMITS, past, "h1") as watch:
         begun = read(path)
         watch.committed(iteration(3, {1: None}, {"failed": 3}, Spent(12, 2000, 0.7)))
     assert (begun["iteration"], begun["spent"]["documents"], begun["failed_share"]) == (2, 9, round(3 / 9, 4))
     assert read(path)["failed_share"] == 0.5
-    assert recorder[0].resumed
-    assert set(recorder[0].logged[0][1]) == {"documents", "tokens", "money", "pairs", "failed_share"}, "no reward yet"
+    first, second = recorder[0].past[1], recorder[0].past[2]
+    assert (first["best_reward"], second["best_reward"]) == (0.5, 0.7)
+    assert (first["failed_share"], second["failed_share"]) == (2 / 7, 3 / 9)
+    assert (second["documents"], second["pairs"]) == (9, 5)
+    assert recorder[0].logged[0][1]["best_reward"] == 0.7
 
 
 def test_an_error_is_told_by_its_kind_and_nothing_more(config, tmp_path, recorder):
     path = tmp_path / "progress.json"
-    with pytest.raises(ValueError, match="sk-"), Watch(config, str(path), fresh(), LIMITS, {}, "h1"):
+    with pytest.raises(ValueError, match="sk-"), Watch(config, str(path), fresh(), LIMITS, [], "h1"):
         raise ValueError("sk-a-secret")
     assert (read(path)["state"], read(path)["stop_reason"]) == ("failed", "ValueError")
     assert "sk-" not in path.read_text()

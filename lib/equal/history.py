@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -109,6 +109,42 @@ def collect_pairs(frame: DataFrame) -> Pairs:
     )
 
 
+@dataclass(frozen=True)
+class Step:
+    """What is told of one committed iteration.
+
+    Attributes:
+        spent: until its end.
+        outcomes: documents that it read, by outcome.
+        pairs: that it brought.
+        rewards: of the arms that it touched.
+    """
+
+    number: int
+    spent: Spent
+    outcomes: Mapping[str, int]
+    pairs: int
+    rewards: Mapping[int, float | None]
+
+
+def committed_steps(tables: Tables, run_id: str) -> list[Step]:
+    """The committed iterations of a run, in order."""
+    own = F.col("run_id") == run_id
+    rows = tables.read(EXTRACTIONS).where(own & F.col("final")).groupBy("iteration", "status").count().collect()
+    outcomes = {(row.iteration, row.status): row["count"] for row in rows}
+    arms = tables.read(ARM_HISTORY).where(own).select("iteration", "arm_id", "reward").collect()
+    return [
+        Step(
+            row.iteration,
+            Spent(row.total_documents, row.total_tokens, row.total_money),
+            {status: count for (iteration, status), count in outcomes.items() if iteration == row.iteration},
+            row.pairs,
+            {arm.arm_id: arm.reward for arm in arms if arm.iteration == row.iteration},
+        )
+        for row in tables.read(ITERATIONS).where(own).orderBy("iteration").collect()
+    ]
+
+
 def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at: datetime, flops: float) -> None:
     """Write an iteration's rows, and its commit mark last; call `discard_uncommitted` before a run's first."""
     now = datetime.now(timezone.utc)
@@ -128,7 +164,8 @@ def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at:
         lambda: tables.append(COSTS, tables.rows(COSTS, [cost])),
     )
     mark = {
-        "run_id": run.run_id, "iteration": iteration.number, "arms": sorted(iteration.arms), "documents": documents,
+        "run_id": run.run_id, "iteration": iteration.number, "warm_up": iteration.warm_up,
+        "arms": sorted(iteration.arms), "documents": documents,
         "pairs": len(extracted.pairs.pair_ids), "prompt_tokens": extracted.prompt_tokens,
         "completion_tokens": extracted.completion_tokens, "money": extracted.money,
         "total_documents": spent.documents, "total_tokens": spent.tokens, "total_money": spent.money,

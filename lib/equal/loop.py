@@ -145,9 +145,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One finished iteration, as it is recorded."""
+    """One finished iteration, as it is recorded.
+
+    Attributes:
+        warm_up: it read documents of the warm-up; a short budget spreads them over several iterations.
+    """
 
     number: int
+    warm_up: bool
     arms: dict[int, ArmState]
     scores: dict[int, float]
     converged: dict[int, bool]
@@ -258,6 +263,7 @@ def run_iteration(
     extracted = extract(state.next_iteration, pulls, share)
     pairs = state.pairs.union(extracted.pairs)
     scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
+    warm_up = warming_up(state, policy)
     touched: dict[int, ArmState] = {}
     converged: dict[int, bool] = {}
     flops = 0.0
@@ -266,7 +272,7 @@ def run_iteration(
         # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line; those with
         # one are a single observation, in however many iterations a short budget lets the warm-up be read
         warmed = max(arm.pulls, int(len(of_arm.pair_ids) > 0))
-        count = warmed if warming_up(state, policy) else arm.pulls + 1
+        count = warmed if warm_up else arm.pulls + 1
         pulled = replace(arm, taken=arm.taken + documents, pulls=count)
         scored = score(of_arm) if len(of_arm.pair_ids) else None
         touched[arm_id] = _rewarded(pulled, len(of_arm.pair_ids), scored)
@@ -275,7 +281,7 @@ def run_iteration(
     spent, need = state.spent.after(extracted), state.need.or_more(extracted.need)
     after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1, need)
     reason = stop_reason(after, policy, limits)
-    record(Iteration(state.next_iteration, touched, scores, converged, extracted, spent, reason, flops))
+    record(Iteration(state.next_iteration, warm_up, touched, scores, converged, extracted, spent, reason, flops))
     return after
 
 

@@ -17,7 +17,7 @@ from equal.core.bandit import Pull, arms_at_once, require_affordable
 from equal.core.costs import inference_flops
 from equal.errors import BudgetError
 from equal.extraction import Extraction
-from equal.history import Run, open_state, record_iteration
+from equal.history import Run, committed_steps, open_state, record_iteration
 from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
@@ -164,8 +164,8 @@ def run_to_budget(job: Job) -> Outcome:
         with reading_progress(watch.bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
             return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed), share)
 
-    before = spend(tables, run.run_id)["outcomes"] if state.spent.documents else {}
-    with Watch(config, job.path(run.run_id, "progress.json"), state, limits, before, run.history_hash) as watch:
+    past = committed_steps(tables, run.run_id) if state.spent.documents else []
+    with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
             tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
@@ -183,7 +183,8 @@ def run_to_budget(job: Job) -> Outcome:
         )
         watch.finished(reason)
     assignments.unpersist()
-    details = {"iterations": state.next_iteration - 1, "documents": state.spent.documents, "stop_reason": reason}
+    iterations = spend(tables, run.run_id)["iterations"]
+    details = {"iterations": iterations, "documents": state.spent.documents, "stop_reason": reason}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
 
 

@@ -161,6 +161,7 @@ SCHEMAS: dict[str, StructType] = {
     ITERATIONS: _struct(
         run_id=_S,
         iteration=_I,
+        warm_up=_B,
         arms=ArrayType(_I),
         documents=_L,
         pairs=_L,

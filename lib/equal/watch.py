@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from types import TracebackType
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from equal.config import RunConfig
 from equal.extraction import UNSERVED
+from equal.history import Step
 from equal.io.progress import write_progress
 from equal.io.tracking import ExtractionRun
 from equal.loop import Iteration, Limits, Spent, State
@@ -38,7 +39,7 @@ class Watch:
         path: str,
         state: State,
         limits: Limits,
-        outcomes: Mapping[str, int],
+        past: Sequence[Step],
         history_hash: str,
     ) -> None:
         """Begin.
@@ -48,16 +49,16 @@ class Watch:
             path: of progress.json.
             state: where this process begins.
             limits: the budgets.
-            outcomes: documents of the iterations committed before, by outcome.
+            past: the iterations committed before.
             history_hash: of the run.
         """
         self._config, self._path, self._limits = config, path, limits
-        self._begun, self._spent, self._started = state.spent, state.spent, time.monotonic()
-        self._outcomes, self._pairs = Counter(outcomes), len(state.pairs.pair_ids)
-        self._iteration: int | None = state.next_iteration - 1 if state.spent.documents else None
+        self._begun, self._spent, self._started = state.spent, Spent(), time.monotonic()
+        self._outcomes, self._pairs = Counter[str](), 0
+        self._iteration: int | None = None
         self._arms: list[int] = []
-        self._rewards = {arm_id: arm.reward for arm_id, arm in state.arms.items()}
-        self._mlflow = ExtractionRun(config, history_hash, resumed=self._iteration is not None)
+        self._rewards: dict[int, float | None] = {}
+        self._mlflow = ExtractionRun(config, history_hash, {step.number: self._add(step) for step in past})
         # nothing is left to read when all are read, whatever the budget
         pool = sum(arm.size for arm in state.arms.values())
         self._ends = Limits(min(limits.documents or pool, pool), limits.tokens, limits.money)
@@ -80,12 +81,10 @@ class Watch:
 
     def committed(self, iteration: Iteration) -> None:
         """An iteration has its commit mark."""
-        extracted = iteration.extracted
-        self._spent, self._iteration, self._arms = iteration.spent, iteration.number, sorted(iteration.arms)
-        self._outcomes.update(extracted.outcomes)
-        self._pairs += len(extracted.pairs.pair_ids)
-        self._rewards |= {arm_id: arm.reward for arm_id, arm in iteration.arms.items()}
-        self._mlflow.log(iteration.number, self._metrics())
+        extracted, rewards = iteration.extracted, {arm_id: arm.reward for arm_id, arm in iteration.arms.items()}
+        num_pairs = len(extracted.pairs.pair_ids)
+        step = Step(iteration.number, iteration.spent, extracted.outcomes, num_pairs, rewards)
+        self._mlflow.log(iteration.number, self._add(step))
         self._write("running")
         self.bar.set_postfix_str(self._line(), refresh=False)
         self.bar.update(sum(extracted.documents.values()))
@@ -102,7 +101,12 @@ class Watch:
     def _left(self) -> float | None:
         return seconds_left(time.monotonic() - self._started, self._begun, self._spent, self._ends)
 
-    def _metrics(self) -> dict[str, float]:
+    def _add(self, step: Step) -> dict[str, float]:
+        """Count an iteration; returns its point of each of MLflow's curves."""
+        self._spent, self._iteration, self._arms = step.spent, step.number, sorted(step.rewards)
+        self._outcomes.update(step.outcomes)
+        self._pairs += step.pairs
+        self._rewards |= step.rewards
         known = [reward for reward in self._rewards.values() if reward is not None]
         rewards = {"best_reward": max(known), "mean_reward": sum(known) / len(known)} if known else {}
         return {**vars(self._spent), "pairs": self._pairs, "failed_share": self.failed_share, **rewards}

@@ -18,6 +18,7 @@ from extract_world import settings_file
 from standalone import standalone_cluster, submit_command
 
 ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-seen-by-the-server-alone"
 
 pytestmark = pytest.mark.timeout(2400)  # a whole pipeline beside another process of tests
 
@@ -58,8 +59,23 @@ def table(root: str, name: str) -> list[tuple[str, ...]]:
     return sorted(tuple(map(str, row.values())) for row in rows)
 
 
-def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, finished, tmp_path, tiny_model):
-    """Every job in order; executors read models and write the spool on their own."""
+def hold_key(root: Path, printed: str) -> list[str]:
+    """Where the key stands: among what the jobs printed, in files below root, rows of tables, which are compressed."""
+    found = ["printed"] if KEY in printed else []
+    found += [str(file) for file in root.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+    logs = root.rglob("_delta_log")
+    rows = {log.parent: DeltaTable(log.parent).to_pyarrow_table().to_pylist() for log in logs}
+    return found + [str(folder) for folder, held in rows.items() if KEY in repr(held)]
+
+
+def test_a_cluster_writes_the_tables_that_a_local_session_writes(
+    master, finished, tmp_path, tiny_model, server, monkeypatch
+):
+    """Every job in order; executors read models and write the spool on their own; the key is used and never shown."""
+    monkeypatch.setenv("EQUAL_ENDPOINT_KEY", KEY)
+    monkeypatch.setattr(server, "key", KEY)
+    events = tmp_path / "events"
+    events.mkdir()
     run_stage(finished, "select", RUN["select"])
     elsewhere = replace(
         finished,
@@ -69,9 +85,15 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(master, finishe
     )
     said = submit(
         "pipeline", master, "--config", str(settings_file(elsewhere, tmp_path / "cluster.yml")),
-        options=("--properties-file", str(ROOT / "conf" / "spark.conf")),
+        options=(
+            "--properties-file", str(ROOT / "conf" / "spark.conf"),
+            "--conf", "spark.eventLog.enabled=true", "--conf", f"spark.eventLog.dir={events.as_uri()}",
+        ),
     )  # fmt: skip
     assert said.startswith("0 "), said[-3000:]
+    # the UI shows what stands in the event log
+    assert "SparkListenerJobStart" in "".join(log.read_text() for log in events.rglob("*") if log.is_file())
+    assert not hold_key(tmp_path, said)
     assert "pipeline: all 11 stages finished" in said
     for name in COMPARED:
         assert table(finished.storage.root, name), name

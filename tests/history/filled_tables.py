@@ -193,7 +193,8 @@ def _run(
         total_tokens += prompt + completion
         total_pairs += sum(row["num_pairs"] for row in final)
         rows[s.ITERATIONS].append({
-            "run_id": run_id, "iteration": iteration, "arms": touched, "documents": len(read), "money": 0.0,
+            "run_id": run_id, "iteration": iteration, "warm_up": iteration == 0, "arms": touched,
+            "documents": len(read), "money": 0.0,
             "pairs": sum(row["num_pairs"] for row in final), "prompt_tokens": prompt, "completion_tokens": completion,
             "total_documents": total_documents, "total_tokens": total_tokens, "total_money": 0.0,
             "stop_reason": "documents" if iteration == ITERATIONS else None,

@@ -154,7 +154,8 @@ def test_the_loss_curve_is_that_of_mlflow(history):
 def test_without_evaluation_or_control_it_says_so(tables, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = {"run_id": "alone", "iteration": 1, "arm_id": 3}
-    tables.append(ITERATIONS, tables.rows(ITERATIONS, [{**base, "total_documents": 1, "prompt_tokens": 9}]))
+    mark = {**base, "warm_up": False, "total_documents": 1, "prompt_tokens": 9}
+    tables.append(ITERATIONS, tables.rows(ITERATIONS, [mark]))
     tables.append(ARM_HISTORY, tables.rows(ARM_HISTORY, [{**base, "pulls": 1, "documents": 1, "pairs": 0}]))
     void = {**base, "doc_id": "d", "final": True, "status": "void", "calls": 1, "cached_calls": 0, "pairs": []}
     tables.append(EXTRACTIONS, tables.rows(EXTRACTIONS, [void]))

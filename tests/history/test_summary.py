@@ -102,7 +102,14 @@ def test_a_control_read_as_many_documents_of_the_same_clusters(tables):
 
 
 def test_without_control_and_evaluation_there_are_gaps_not_zeros(tables):
-    mark = {"run_id": "alone", "iteration": 1, "documents": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    mark = {
+        "run_id": "alone",
+        "iteration": 1,
+        "warm_up": False,
+        "documents": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+    }
     tables.append(ITERATIONS_TABLE, tables.rows(ITERATIONS_TABLE, [mark]))
     summary = summarise(tables, "alone")
     assert summary["distance"] == {"equal": None, "random": None}

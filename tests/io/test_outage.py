@@ -102,6 +102,22 @@ def test_a_gateway_before_a_starting_server_is_waited_for(monkeypatch: pytest.Mo
         assert len(server.bodies) <= 12 + 4
 
 
+def test_a_client_that_closes_leaves_nobody_waiting_for_the_server() -> None:
+    with ChatServer() as server:
+        url = server.url  # of nobody, once it has ended
+
+    async def left_over() -> set[asyncio.Task[object]]:
+        async with ClientFactory(url, "", 4, 5.0, 1, 1.0, 20.0, max_wait_s=0.05)() as client:
+            asked = asyncio.ensure_future(client.ask(Request(({"role": "user", "content": "0"},), "m", {})))
+            while not client._outage.away:
+                await asyncio.sleep(0.01)
+            asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(left_over()) == set()
+
+
 def test_a_server_that_answers_is_not_away() -> None:
     """Its failures use up attempts as ever, and a request that breaks the server is not sent for ever."""
     with ChatServer() as server:

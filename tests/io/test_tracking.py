@@ -66,29 +66,45 @@ def test_warm_up_shows_its_losses_and_alignment(config):
     assert [(m.step, m.value) for m in history] == [(1, 0.9), (2, 0.8), (3, 0.7)]
 
 
-def _course(config, history_hash="h1", *, resumed=False, failed=False, steps=()):
-    run = tracking.ExtractionRun(config, history_hash, resumed=resumed)
+def _metrics(step):
+    return {"documents": 10 * step, "best_reward": 0.5}
+
+
+def _course(config, history_hash="h1", *, past=(), failed=False, steps=()):
+    run = tracking.ExtractionRun(config, history_hash, {step: _metrics(step) for step in past})
     for step in steps:
-        run.log(step, {"documents": 10 * step, "best_reward": 0.5})
+        run.log(step, _metrics(step))
     run.close(failed=failed)
 
 
 def test_an_extraction_is_one_run_however_often_it_is_resumed(config):
     _course(config, steps=(1, 2), failed=True)
     larger = dataclasses.replace(config, budget=dataclasses.replace(config.budget, documents=9))
-    _course(larger, resumed=True)  # nothing was committed: nothing is opened
-    _course(larger, resumed=True, steps=(3,))
+    _course(larger, past=(1, 2), steps=(3,))
     (run,) = mlflow.search_runs(output_format="list")
     assert (run.info.run_name, run.info.status) == ("r1", "FINISHED")
     assert run.data.tags["fingerprint"] == larger.fingerprint() != config.fingerprint()
     assert (run.data.tags["run_id"], run.data.tags["stage"]) == ("r1", "extract")
     points = mlflow.MlflowClient().get_metric_history(run.info.run_id, "documents")
     assert [(m.step, m.value) for m in points] == [(1, 10.0), (2, 20.0), (3, 30.0)]
-    _course(config, "h2", resumed=True, steps=(1,))  # another run of that name
+    _course(config, "h2", past=(1,), steps=(2,))  # another run of that name
     _course(config, steps=(1,))  # begun anew
     with tracking.tracked(config, "finetune r1", {"stage": "finetune"}):
         pass
     assert len(mlflow.search_runs(output_format="list")) == 4
+
+
+def test_what_a_killed_process_left_open_and_unsent_is_ended_and_sent_by_the_next(config):
+    killed = tracking.ExtractionRun(config, "h1", {})
+    killed.log(0, _metrics(0))  # and 1 and 2 were committed without MLflow, before the kill
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.info.status == "RUNNING"
+    _course(config, past=(0, 1, 2))  # nothing was left to pull
+    run = mlflow.get_run(run.info.run_id)
+    assert run.info.status == "FINISHED"
+    for name, values in {"documents": [0.0, 10.0, 20.0], "best_reward": [0.5] * 3}.items():
+        points = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
+        assert [(m.step, m.value) for m in points] == list(enumerate(values))
 
 
 def test_mlflow_that_does_not_answer_is_asked_again_at_the_end_alone(config, monkeypatch, caplog):
@@ -100,7 +116,7 @@ def test_mlflow_that_does_not_answer_is_asked_again_at_the_end_alone(config, mon
             raise ConnectionError("refused")
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
-    run = tracking.ExtractionRun(config, "h1", resumed=False)
+    run = tracking.ExtractionRun(config, "h1", {})
     run.log(1, {"documents": 1})
     run.log(2, {"documents": 2})
     assert sent == [[1]]

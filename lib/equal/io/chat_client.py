@@ -92,6 +92,7 @@ class ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._outage.close()
         await self._http.close()
 
     async def ask(self, request: Request) -> Reply:

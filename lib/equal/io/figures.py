@@ -95,12 +95,13 @@ def _arm_label(arm: Point) -> str:
     return f"<b>arm {arm['arm_id']}</b>, {reward}<br>{arm['read']:,} of {arm['size']:,} documents read<br>{label}"
 
 
-def rewards(rows: Sequence[Point], last_iteration: int) -> go.Figure:
+def rewards(rows: Sequence[Point], last_iteration: int, num_warm_up: int) -> go.Figure:
     """Reward of each arm over the iterations; error bars of one standard error on the best arms.
 
     Args:
         rows: arm_id, iteration, reward, standard_error, pairs; ordered by iteration, without missing rewards.
         last_iteration: to which a reward that no longer changes is drawn on.
+        num_warm_up: iterations that read the warm-up, the first ones.
     """
     by_arm: dict[int, list[Point]] = {}
     for row in rows:
@@ -118,9 +119,8 @@ def rewards(rows: Sequence[Point], last_iteration: int) -> go.Figure:
     if x:
         traces.insert(0, others)
     figure = _figure(traces, height=420)
-    figure.update_xaxes(
-        title_text="iteration (0 is the warm-up)", dtick=1 if last_iteration <= 12 else None, showgrid=False
-    )
+    named = {0: "", 1: " (0 is the warm-up)"}.get(num_warm_up, f" (0 to {num_warm_up - 1} are the warm-up)")
+    figure.update_xaxes(title_text=f"iteration{named}", dtick=1 if last_iteration <= 12 else None, showgrid=False)
     figure.update_yaxes(title_text="reward, 1 − transport cost")
     return figure
 

@@ -44,6 +44,12 @@ class Outage:
         # one request that is cancelled must not take the watch from the others
         return await asyncio.shield(self._watch)
 
+    async def close(self) -> None:
+        """Stop watching: whoever waited is gone, and the connection it asks by closes."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
     async def _until_it_answers(self) -> bool:
         if await self._answers():
             return False

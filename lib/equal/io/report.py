@@ -124,7 +124,11 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
     plots = {
         "funnel": figures.funnel(corpus, steps),
         "map": figures.arm_map(arms),
-        "rewards": figures.rewards(rewarded, max(row["iteration"] for row in history)) if rewarded else None,
+        "rewards": figures.rewards(
+            rewarded, max(row["iteration"] for row in history), used["equal"]["warm_up_iterations"]
+        )
+        if rewarded
+        else None,
         "distances": figures.distances(courses) if any(courses.values()) else None,
         "outcomes": figures.outcomes(
             [name for name in names if any(name in totals["outcomes"] for totals in used.values())],

@@ -72,12 +72,13 @@ def spend(tables: Tables, run_id: str) -> dict[str, Any]:
     """What a run's committed iterations used and brought, the warm-up documents included.
 
     Returns:
-        iterations (of the bandit), llm_calls, prompt_tokens, completion_tokens, money, pairs, and outcomes
-        (documents by final status).
+        iterations (of the bandit), warm_up_iterations, llm_calls, prompt_tokens, completion_tokens, money, pairs, and
+        outcomes (documents by final status).
     """
     iterations = tables.read(ITERATIONS).where(F.col("run_id") == run_id)
     totals = iterations.agg(
-        F.sum((F.col("iteration") > 0).cast("int")).alias("iterations"),
+        F.sum((~F.col("warm_up")).cast("int")).alias("iterations"),
+        F.sum(F.col("warm_up").cast("int")).alias("warm_up_iterations"),
         *[F.sum(name).alias(name) for name in ("prompt_tokens", "completion_tokens", "money", "pairs")],
     ).first()
     extractions = committed(tables, EXTRACTIONS, run_id).groupBy("final", "status")
@@ -86,7 +87,7 @@ def spend(tables: Tables, run_id: str) -> dict[str, Any]:
     ).collect()
     outcomes = {row["status"]: row["documents"] for row in rows if row["final"]}
     return {
-        **{name: totals[name] or 0 for name in ("iterations", "prompt_tokens", "completion_tokens", "money", "pairs")},
+        **{name: total or 0 for name, total in totals.asDict().items()},
         "llm_calls": sum(row["calls"] or 0 for row in rows),
         "outcomes": dict(sorted(outcomes.items())),
     }

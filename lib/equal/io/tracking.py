@@ -105,31 +105,31 @@ class ExtractionRun:
     """The MLflow run of an extraction: a step an iteration, one request each.
 
     What MLflow does not take stops nothing: it is said once, kept, and offered again at the end, as the tables hold it
-    anyway and a server that is down costs minutes of waiting each time.
+    anyway and a server that is down costs minutes of waiting each time. What a killed process had not sent is sent by
+    the next one, which also ends the MLflow run that the kill left running.
     """
 
-    def __init__(self, config: RunConfig, history_hash: str, *, resumed: bool) -> None:
+    def __init__(self, config: RunConfig, history_hash: str, past: Mapping[int, Mapping[str, float]]) -> None:
         """Nothing is opened before the first commit.
 
         Args:
             config: of the run; its fingerprint becomes a tag.
             history_hash: tells the run from others of its name on a shared server.
-            resumed: whether iterations were committed before, so that there is an MLflow run to go on with.
+            past: metrics of the iterations committed before, for which there is an MLflow run to go on with.
         """
-        self._config, self._resumed = config, resumed
+        self._config, self._past = config, past
         self._tags = {"run_id": config.run_name, "history_hash": history_hash, "stage": "extract"}
         self._run_id, self._kept, self._refused = "", list[Metric](), False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one iteration's metrics."""
-        now = int(time.time() * 1000)
-        self._kept += [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        self._kept += _points({step: metrics})
         if not self._refused:
             self._send()
 
     def close(self, *, failed: bool) -> None:
         """End the MLflow run, if one was opened; one that is resumed runs again."""
-        if self._kept:
+        if self._kept or self._past:
             self._send()
         if self._run_id:
             with _said("its run is not marked as ended"):
@@ -148,14 +148,23 @@ class ExtractionRun:
         experiment, client = set_up(self._config), mlflow.MlflowClient()
         fingerprint = self._config.fingerprint()
         wanted = " AND ".join(f"tags.{name} = '{value}'" for name, value in self._tags.items())
-        found = client.search_runs([experiment], wanted, max_results=1) if self._resumed else []
-        if not found:
+        found = client.search_runs([experiment], wanted, max_results=1) if self._past else []
+        sent: set[int] = set()
+        if found:
+            run_id = str(found[0].info.run_id)
+            client.update_run(run_id, "RUNNING")
+            client.set_tag(run_id, "fingerprint", fingerprint)  # a larger budget has another one
+            sent = {point.step for point in client.get_metric_history(run_id, "documents")}
+        else:
             tags = {**self._tags, "run_name": self._config.run_name, "fingerprint": fingerprint}
-            return str(client.create_run(experiment, tags=tags, run_name=self._config.run_name).info.run_id)
-        run_id = str(found[0].info.run_id)
-        client.update_run(run_id, "RUNNING")
-        client.set_tag(run_id, "fingerprint", fingerprint)  # a larger budget has another one
+            run_id = str(client.create_run(experiment, tags=tags, run_name=self._config.run_name).info.run_id)
+        self._kept[:0] = _points({step: metrics for step, metrics in self._past.items() if step not in sent})
         return run_id
+
+
+def _points(metrics: Mapping[int, Mapping[str, float]]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step) for step, each in metrics.items() for name, value in each.items()]
 
 
 @contextmanager
