@@ -48,10 +48,8 @@ NUM_ARMS, NUM_REFERENCE, SIZES, MIXED = 20, 40, (5, 10, 20, 50, 100, 500), (3, 5
 DOCS_PER_ARM, DOCS_PER_PULL, ARMS_PER_ITERATION, BUDGET, YIELD = 100, 10, 5, 400, 0.7
 #: of each file
 MAX_ITEMS = 1500
-#: of the bias and of the seconds, and the size that a bias is against
-FEW, MANY, TIMED = 10, 500, 100
-#: entropy of `sinkhorn`, width of the kernel of `mmd`, in units of 1 - cosine
-REGULARISATION, WIDTH = 0.1, 0.5
+#: pairs of an arm in bias and seconds; entropy of `sinkhorn` and width of the kernel of `mmd` in units of 1 - cosine
+FEW, MANY, TIMED, REGULARISATION, WIDTH = 10, 500, 100, 0.1, 0.5
 Cost = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -242,7 +240,7 @@ def measure(pool: Pool, repeats: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def covered(repeats: int) -> dict[str, dict[str, float]]:
-    """Share of 90 % intervals that hold the true mean, by documents of an arm: `plain`'s own error, and a bootstrap."""
+    """Share of 90 % intervals that hold the true mean, by documents: of `plain`'s own error, and a bootstrap."""
     found: dict[str, dict[str, float]] = {"plain": {}, "bootstrap": {}}
     for documents in (10, 20, 60):
         rows = [coverage_row(spread, documents, repeats, np.random.default_rng(0)) for spread in (0.5, 1.0)]

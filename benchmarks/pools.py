@@ -6,16 +6,17 @@
     planted_weak    hardly (0.1): relevant documents look like the others of their cluster
     planted_decoys  clearly, but for every relevant cluster five others look the same and give other pairs
 
-Real pools come from the tables of a whole extraction (benchmarks/pool_from_tables.py makes the file).
+Real pools are files in build/pools, which benchmarks/pool.py makes from a whole extraction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+FOLDER = Path(__file__).resolve().parent.parent / "build" / "pools"
 NUM_DOCS, NUM_ARMS, DIM = 100_000, 1_000, 128
 NUM_GUIDE, NUM_HELD_OUT = 40, 200
 #: arms by share of relevant documents: how many, from, to
@@ -55,21 +56,18 @@ class Pool:
 
 
 def load(name: str, seed: int) -> Pool:
-    """A planted pool of this seed, or a real one from build/pools/NAME.npz.
+    """A planted pool of this seed, or the real one of this name from build/pools, such as needle_math-gsm8k.
 
     Raises:
         SystemExit: there is no such file.
     """
     if name in SIGNAL:
         return planted(seed, SIGNAL[name], decoys=name == "planted_decoys")
-    path = Path(__file__).resolve().parent.parent / "build" / "pools" / f"{name}.npz"
+    path = FOLDER / f"{name}.npz"
     if not path.exists():
-        planted_names = ", ".join(SIGNAL)
-        raise SystemExit(
-            f"--pool: is {name!r}, allowed: {planted_names}, or one that benchmarks/pool_from_tables.py has written"
-        )
+        raise SystemExit(f"--pool: {name} is neither one of {', '.join(SIGNAL)} nor in {path}; run benchmarks/pool.py")
     with np.load(path) as arrays:
-        return Pool(**{field: arrays[field] for field in Pool.__dataclass_fields__})
+        return Pool(**{field.name: arrays[field.name] for field in fields(Pool)})
 
 
 def planted(seed: int, signal: float, *, decoys: bool) -> Pool:

@@ -12,7 +12,7 @@ up. The warm-up and the first sweep count as documents paid for. What is printed
     relevant    share of the documents read that lie in arms of which a fifth of the pairs or more is relevant, at 5 %
 
     OMP_NUM_THREADS=1 python benchmarks/replay.py --pool planted planted_weak planted_decoys --seeds 5
-    OMP_NUM_THREADS=1 python benchmarks/replay.py --pool needle_math --strategy random similarity equal warm_start
+    OMP_NUM_THREADS=1 python benchmarks/replay.py --pool needle_math --reference gsm8k --strategy similarity equal
 
 Figures in benchmarks/results/replay.json and docs/study/replay.csv, by pool and strategy; a call replaces its own.
 A killed call goes on where it stood: what is measured lies in build/replay, to be deleted when the loop has changed.
@@ -28,6 +28,7 @@ from multiprocessing import Pool as Processes
 from pathlib import Path
 from typing import cast
 
+import matplotlib.pyplot as plt
 import numpy as np
 from pools import SIGNAL, load
 from replay_loop import LARGEST_SHARE, RANDOM_SHARE, Replay, Setup
@@ -64,6 +65,8 @@ STRATEGIES = {
     "warm_start_0.2%": Setup("warm_start", order="mean", exploration="variance", alpha=1.0, warm_up=0.002),
     "warm_start_hash": Setup("warm_start", exploration="variance", alpha=1.0),
 }
+#: in the plot
+SHOWN = ("random", "similarity", "equal", "equal_2_a_pull", "warm_start_variance", "oracle")
 Figures = dict[str, float]
 
 
@@ -148,31 +151,55 @@ def print_table(pool: str, table: dict[str, dict[str, object]]) -> list[list[obj
     return rows
 
 
+def plot(tables: dict[str, dict[str, dict[str, object]]]) -> None:
+    """Distance against documents paid for, a panel a pool; the bars are standard deviations over seeds."""
+    figure, panels = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.8), sharey=True, squeeze=False)
+    for axes, (pool, table) in zip(panels[0], tables.items()):
+        for name in (name for name in SHOWN if name in table):
+            distance, spread = (cast(dict[str, float], table[name][key]) for key in ("distance", "distance_spread"))
+            shares = [100 * b for b in BUDGETS]
+            axes.errorbar(shares, [*distance.values()], [*spread.values()], label=name, marker="o", capsize=2)
+        axes.set(title=pool, xlabel="documents paid for, % of the pool", xscale="log", xticks=shares)
+        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.minorticks_off()
+    panels[0][0].set_ylabel("distance of all pairs to the held-out reference")
+    panels[0][0].legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(DOCS / "replay.svg", metadata={"Date": None})
+
+
 def main() -> None:
     """Run what was asked for, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", nargs="+", default=list(SIGNAL))
+    parser.add_argument(
+        "--reference", choices=["gsm8k", "svamp", "aqua", "mbpp", "humaneval", "mmlu"], help="of a real pool"
+    )
     parser.add_argument("--strategy", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     names = list(dict.fromkeys(["random", "oracle", *arguments.strategy]))
-    jobs = [(pool, seed, tuple(names)) for seed in range(arguments.seeds) for pool in arguments.pool]
+    pool_names = [pool if pool in SIGNAL else f"{pool}-{arguments.reference}" for pool in arguments.pool]
+    jobs = [(pool, seed, tuple(names)) for seed in range(arguments.seeds) for pool in pool_names]
     with Processes(arguments.processes) as processes:
         found = tqdm(processes.imap(run, jobs), total=len(jobs), unit="pool")
         figures = {job[:2]: by_name for job, by_name in zip(jobs, found)}
     kept = FOLDER / "replay.json"
     pools = {k: v for k, v in json.loads(kept.read_text()).items() if k != "commit"} if kept.exists() else {}
-    for pool in arguments.pool:
-        measured = {name: [figures[pool, seed][name] for seed in range(arguments.seeds)] for name in names}
-        pools[pool] = {"default": DEFAULT, "strategies": summary(measured, pools.get(pool, {}).get("strategies", {}))}
-    rows = [row for pool, entry in pools.items() for row in print_table(pool, entry["strategies"])]
+    for pool, full_name in zip(arguments.pool, pool_names):
+        measured = {name: [figures[full_name, seed][name] for seed in range(arguments.seeds)] for name in names}
+        known = pools.get(pool, {}).get("strategies", {})
+        pools[pool] = {"default": DEFAULT, "reference": full_name, "strategies": summary(measured, known)}
     DOCS.mkdir(exist_ok=True)
-    header = [*(f"distance_{b:g}" for b in BUDGETS), *(f"spread_{b:g}" for b in BUDGETS)]
     with (DOCS / "replay.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [["pool", "strategy", *header, "documents", "to_random", "to_oracle", "regret", "relevant_share"], *rows]
+        header = [*(f"distance_{b:g}" for b in BUDGETS), *(f"spread_{b:g}" for b in BUDGETS)]
+        lines = csv.writer(file)
+        lines.writerow(
+            ["pool", "strategy", *header, "documents", "to_random", "to_oracle", "regret", "relevant_share"]
         )
+        lines.writerows(row for pool, entry in pools.items() for row in print_table(pool, entry["strategies"]))
+    plot({pool: entry["strategies"] for pool, entry in pools.items()})
     write("replay", pools)
 
 
