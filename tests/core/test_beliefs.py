@@ -69,6 +69,15 @@ def test_the_next_documents_similarity_counts_not_that_of_those_read():
     assert believe([*arms[:3], falling], 10)[3].mean == pytest.approx(0.2, abs=1e-6)
 
 
+def test_what_an_arm_was_better_than_its_similarity_it_stays_for_its_next_documents():
+    # rewards lie 0.1 above and below 0.1 + similarity; the arm read at 0.3 was 0.2 above, its next ones are at 0.1
+    others = [arm(j, 0.1 * (j // 2), 0.1 + 0.1 * (j // 2) + 0.1 * (-1) ** j, 500, 0.001) for j in range(10)]
+    better = dataclasses.replace(arm(10, 0.3, 0.6, 500, 0.001), similarities=np.r_[np.full(10, 0.3), np.full(90, 0.1)])
+    found = believe([*others, better], 10)
+    line = np.polyfit([*(0.1 * (j // 2) for j in range(10)), 0.3], [*(a.reward for a in others), 0.6], 1)
+    assert found[10].mean == pytest.approx(0.6 - 0.2 * line[0], abs=1e-3)
+
+
 def test_before_anything_is_read_similarity_ranks_and_an_arm_without_pairs_is_last():
     unread = [arm(j, s) for j, s in enumerate((0.1, 0.4, 0.2))]
     assert sorted(scores(unread), key=lambda j: -scores(unread)[j]) == [1, 2, 0]
