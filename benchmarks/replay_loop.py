@@ -66,7 +66,7 @@ class Replay:
         to_guide = self.pool.documents @ self.pool.guide.T
         top = np.sort(to_guide, axis=1)[:, -5:].mean(axis=1)
         best = np.full(self.num_docs, np.inf)
-        np.minimum.at(best, self.pool.pair_documents, self.pair_ranks.min(axis=1))
+        np.minimum.at(best, self.pool.pair_documents, self.pair_ranks.min(axis=0))
         mean = to_guide.mean(axis=1)
         arms = self.pool.arms
         return {
@@ -76,10 +76,10 @@ class Replay:
 
     @cached_property
     def pair_ranks(self) -> np.ndarray:
-        """(p, m) place of each pair when all are ordered by nearness to a guide item."""
-        order = np.argsort(-(self.pool.pairs @ self.pool.guide.T), axis=0, kind="stable")
-        ranks = np.empty_like(order)
-        np.put_along_axis(ranks, order, np.arange(len(order))[:, None], axis=0)
+        """(m, p) place of each pair when all are ordered by nearness to a guide item."""
+        order = np.argsort(-(self.pool.guide @ self.pool.pairs.T), axis=1, kind="stable")
+        ranks = np.empty(order.shape, np.int32)
+        np.put_along_axis(ranks, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
         return ranks
 
     def order(self, setup: Setup) -> np.ndarray:
@@ -198,10 +198,10 @@ class Replay:
         rows = self.rows_of(documents)
         if len(rows) < NUM_CHOSEN:
             return np.inf
-        ranks = self.pair_ranks[rows]
-        first = np.argpartition(ranks, NUM_CHOSEN - 1, axis=0)[:NUM_CHOSEN]
-        nearest = np.take_along_axis(first, np.argsort(np.take_along_axis(ranks, first, 0), axis=0), 0)
-        chosen = list(dict.fromkeys(nearest.ravel().tolist()))[:NUM_CHOSEN]
+        ranks = self.pair_ranks[:, rows]
+        first = np.argpartition(ranks, NUM_CHOSEN - 1, axis=1)[:, :NUM_CHOSEN]
+        nearest = np.take_along_axis(first, np.argsort(np.take_along_axis(ranks, first, 1), axis=1), 1)
+        chosen = list(dict.fromkeys(nearest.T.ravel().tolist()))[:NUM_CHOSEN]
         x = self.pool.pairs[rows[chosen]]
         return transport_cost(x, self.pool.held_out, estimator="plain", max_pairs=500, splits=1, seed=0).value
 
