@@ -153,6 +153,7 @@ def print_table(pool: str, table: dict[str, dict[str, object]]) -> list[list[obj
 
 def plot(tables: dict[str, dict[str, dict[str, object]]]) -> None:
     """Distance against documents paid for, a panel a pool; the bars are standard deviations over seeds."""
+    plt.rcParams["svg.fonttype"] = "none"
     figure, panels = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.8), sharey=True, squeeze=False)
     for axes, (pool, table) in zip(panels[0], tables.items()):
         for name in (name for name in SHOWN if name in table):
