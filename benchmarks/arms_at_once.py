@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from estimators import ESTIMATORS, NUM_REFERENCE, YIELD, Cost, Pool, mixture, real
 
-from equal.core.bandit import ArmState, choose_pulls
+from equal.core.bandit import ArmState, choose_pulls, ds_scores
 from equal.core.transport import reward
 
 NUM_ARMS, DOCS_PER_ARM, WARM_UP, BUDGET, DOCS_PER_PULL = 64, 300, 195, 1000, 5
@@ -49,8 +49,8 @@ def share_of_target(pool: Pool, cost: Cost, seed: int, *, at_once: int, after_wh
         observed = count >= DOCS_PER_PULL if after_whole_pull else gives[arm][:count].any()
         read(arm, int(count), int(observed))
     while chosen := choose_pulls(
-        list(arms.values()), arms_per_iteration=at_once, docs_per_pull=DOCS_PER_PULL,
-        documents_left=BUDGET - sum(arm.taken for arm in arms.values()), schedule="paper", alpha=0.0,
+        list(arms.values()), ds_scores(list(arms.values()), schedule="paper", alpha=0.0), arms_per_iteration=at_once,
+        docs_per_pull=DOCS_PER_PULL, documents_left=BUDGET - sum(arm.taken for arm in arms.values()),
     ):  # fmt: skip
         for pull, _ in chosen:
             read(int(pull.arm_id or 0), pull.stop, 1)

@@ -51,8 +51,8 @@ def main() -> None:
     out = arguments.out.resolve()
     with exit_on_error("mixed_pool"):
         if not (out / "reference").exists():
-            _write_pool(arguments.data, out / "source", arguments.docs)
-            _write_reference(arguments.data, out / "reference")
+            write_pool(arguments.data, out / "source", arguments.docs)
+            write_reference(arguments.data, out / "reference")
         model_dir = convert()
         configs = {name: _config(name, out, model_dir, arguments.budget) for name in RUNS}
         with serve(model_dir, out / "vllm.log") as server:
@@ -71,24 +71,25 @@ def main() -> None:
         _print_table(configs["equal"], out)
 
 
-def _write_pool(data: Path, output_dir: Path, num_docs: int) -> None:
+def write_pool(data: Path, output_dir: Path, num_docs: int) -> None:
     """The documents of lowest hash of each kind, in equal numbers, one file a kind."""
     output_dir.mkdir(parents=True, exist_ok=True)
     for number, kind in enumerate(KINDS):
         wanted = num_docs // len(KINDS) + (number < num_docs % len(KINDS))
-        lowest = heapq.nsmallest(wanted, _records(data / "docs" / kind), key=lambda record: _rank(record["id"]))
+        lowest = heapq.nsmallest(wanted, _records(data / "docs" / kind), key=lambda record: rank(record["id"]))
         with gzip.open(output_dir / f"{kind}.jsonl.gz", "wt", encoding="utf-8") as file:
             for record in lowest:
                 file.write(json.dumps({"id": record["id"], "text": record["text"]}, ensure_ascii=False) + "\n")
 
 
-def _write_reference(data: Path, output_dir: Path) -> None:
+def write_reference(data: Path, output_dir: Path) -> None:
+    """40 GSM8K training items that share nothing with its test set, and the test set."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    test = sorted(_lines(data / "refs" / "gsm8k_test.jsonl.gz"), key=lambda item: _rank(item["id"]))
+    test = sorted(_lines(data / "refs" / "gsm8k_test.jsonl.gz"), key=lambda item: rank(item["id"]))
     # one training item in sixty shares ten words in a row with the test set; such a guide would be refused
     index = BenchmarkIndex.build({"test": [_item(row) for row in test]}, ngram_words=10, short_words=3)
     clean = (row for row in _lines(data / "refs" / "gsm8k_train.jsonl.gz") if index.match(_item(row).text) is None)
-    train = heapq.nsmallest(40, clean, key=lambda item: _rank(item["id"]))
+    train = heapq.nsmallest(40, clean, key=lambda item: rank(item["id"]))
     for name, items in (("guide", train), ("held_out", test)):
         lines = [json.dumps({k: item[k] for k in ("id", "question", "answer")}) + "\n" for item in items]
         (output_dir / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -108,7 +109,8 @@ def _lines(path: Path) -> Iterator[dict[str, str]]:
         yield from map(json.loads, file)
 
 
-def _rank(identifier: str) -> bytes:
+def rank(identifier: str) -> bytes:
+    """Sorts records by hash, whatever files they come in."""
     return hashlib.blake2b(identifier.encode(), digest_size=8).digest()
 
 

@@ -69,7 +69,7 @@ def test_wrong_type_says_value_and_expected(override: str, expected: str):
         ("budget.documents=-5", "at least 0"),
         ("budget.money=-1", "at least 0"),
         ("documents.format=jsnl", "did you mean jsonl?"),
-        ("bandit.strategy=greedy", "allowed: equal, random"),
+        ("bandit.strategy=greedy", "allowed: equal, warm_start, similarity, random"),
     ],
 )
 def test_out_of_range_says_what_is_allowed(override: str, expected: str):

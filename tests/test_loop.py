@@ -32,7 +32,10 @@ class World:
         self.need, self.first_need, self.prices = NOTHING, NOTHING, (0.0, 0.0)
 
     def state(self) -> State:
-        arms = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(self.sizes)}
+        arms = {
+            arm: ArmState(arm, size, 0, 0, 0, None, None, np.full(size, 1 - arm / 10))
+            for arm, size in enumerate(self.sizes)
+        }
         return State(arms, NO_PAIRS, Spent(), 0)
 
     def extract(self, iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
@@ -157,7 +160,7 @@ def test_warm_up_documents_that_the_budget_does_not_cover_at_once_are_read_in_se
     assert len(world.iterations) > 2
 
 
-@pytest.mark.parametrize("strategy", ["equal", "random"])
+@pytest.mark.parametrize("strategy", ["equal", "warm_start", "similarity", "random"])
 def test_without_a_limit_in_reach_every_document_is_read_and_the_last_iteration_says_so(strategy):
     world = World([5, 1, 7])
     state, reason = world.run(policy=replace(POLICY, strategy=strategy), documents=1000)
@@ -175,15 +178,25 @@ def test_the_random_control_reads_the_hash_order_and_starts_with_the_same_docume
     assert equal.read[:4] == random.read[:4]
 
 
+def test_warm_started_arms_that_cannot_win_are_never_swept():
+    warm, swept = World([12] * 10), World([12] * 10)
+    policy = replace(POLICY, warm_up_documents=10)  # one document an arm, by its hash
+    warm.run(policy=replace(policy, strategy="warm_start"), documents=32)
+    swept.run(policy=replace(policy, warm_up_documents=0), documents=32)
+    assert {arm: sum(doc.endswith(f"-{arm}") for doc in warm.read) for arm in range(4)} == {0: 12, 1: 12, 2: 1, 3: 1}
+    assert {int(doc.split("-")[1]) for doc in swept.read} == set(range(10))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 15), min_size=1, max_size=6),
     documents=st.integers(1, 60),
-    strategy=st.sampled_from(["equal", "random"]),
+    strategy=st.sampled_from(["equal", "warm_start", "similarity", "random"]),
+    exploration=st.sampled_from(["paper", "variance", "thompson"]),
     cut=st.integers(1, 6),
 )
-def test_a_run_killed_after_any_commit_ends_like_an_uninterrupted_one(sizes, documents, strategy, cut):
-    policy = replace(POLICY, strategy=strategy)
+def test_a_run_killed_after_any_commit_ends_like_an_uninterrupted_one(sizes, documents, strategy, exploration, cut):
+    policy = replace(POLICY, strategy=strategy, exploration=exploration, alpha=1.0)
     whole = World(sizes)
     state, reason = whole.run(policy=policy, documents=documents)
     broken = World(sizes)

@@ -131,10 +131,10 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Bandit:
-    strategy: str = setting(choices=("equal", "random"))
+    strategy: str = setting(choices=("equal", "warm_start", "similarity", "random"))
     docs_per_pull: int = setting(low=1)
     arms_per_iteration: int = setting(low=0)
-    exploration: str = setting(choices=("paper", "constant"))
+    exploration: str = setting(choices=("paper", "constant", "variance", "thompson"))
     alpha: float = setting(low=0.0)
 
 

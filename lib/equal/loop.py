@@ -17,6 +17,7 @@ import numpy as np
 
 from equal.core.allowance import NOTHING, Allowance, Amount
 from equal.core.bandit import ArmState, Pull, choose_pulls
+from equal.core.strategies import IN_ONE_ORDER, arm_scores
 from equal.core.transport import Estimate, reward
 
 #: share of a money budget that is never spent, so that the rounding of sums does not exceed it
@@ -175,7 +176,7 @@ class State:
 
 @dataclass(frozen=True)
 class Policy:
-    """How documents are chosen: `equal` by DS score, `random` by hash alone (the control)."""
+    """How documents are chosen: see `core.strategies`; `seed` is that of drawn scores."""
 
     strategy: str
     arms_per_iteration: int
@@ -183,6 +184,7 @@ class Policy:
     exploration: str
     alpha: float
     warm_up_documents: int
+    seed: int = 0
 
 
 Extract = Callable[[int, list[Pull], Allowance], Extracted]
@@ -229,16 +231,23 @@ def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, flo
     total = sum(arm.size for arm in state.arms.values())
     unread = total - state.spent.documents
     if warming_up(state, policy):
-        return _in_hash_order(state, min(policy.warm_up_documents - state.spent.documents, unread), left)
-    if policy.strategy == "random":
-        return _in_hash_order(state, min(policy.arms_per_iteration * policy.docs_per_pull, unread), left)
+        return _in_order(state, min(policy.warm_up_documents - state.spent.documents, unread), left)
+    if policy.strategy in IN_ONE_ORDER:
+        return _in_order(state, min(policy.arms_per_iteration * policy.docs_per_pull, unread), left)
+    arms = list(state.arms.values())
     return choose_pulls(
-        list(state.arms.values()),
+        arms,
+        arm_scores(
+            arms,
+            strategy=policy.strategy,
+            exploration=policy.exploration,
+            alpha=policy.alpha,
+            docs_per_pull=policy.docs_per_pull,
+            seed=policy.seed,
+        ),
         arms_per_iteration=policy.arms_per_iteration,
         docs_per_pull=policy.docs_per_pull,
         documents_left=left,
-        schedule=policy.exploration,
-        alpha=policy.alpha,
     )
 
 
@@ -247,7 +256,7 @@ def warming_up(state: State, policy: Policy) -> bool:
     return state.spent.documents < policy.warm_up_documents
 
 
-def _in_hash_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, float]]:
+def _in_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, float]]:
     count = wanted if left is None else min(wanted, left)
     start = state.spent.documents
     return [(Pull(None, start, start + count), float("nan"))] if count > 0 else []

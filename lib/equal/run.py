@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
@@ -15,6 +16,7 @@ from equal.config import RunConfig
 from equal.core.allowance import NOTHING, Allowance
 from equal.core.bandit import Pull, arms_at_once, require_affordable
 from equal.core.costs import inference_flops
+from equal.core.strategies import BY_SIMILARITY
 from equal.errors import BudgetError
 from equal.extraction import Extraction
 from equal.history import Run, committed_steps, open_state, record_iteration
@@ -22,9 +24,10 @@ from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
 from equal.loop import Extracted, Iteration, Policy, Spent, State, run_bandit
-from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
+from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.transforms.documents import kept_documents
-from equal.transforms.sampling import first_documents, pulled_documents
+from equal.transforms.sampling import first_documents, hash_order, pulled_documents
+from equal.transforms.similarity import similarities_by_arm, similarity_order, with_similarity
 from equal.watch import Watch
 
 log = logging.getLogger("equal")
@@ -68,7 +71,7 @@ def read_sample(job: Job, run_id: str) -> Sample:
     with bar:
         while spent.documents < num_read:  # in one part, unless a budget does not cover the worst case of all
             start, count = spent.documents, int(min(num_read - spent.documents, limits.covered(spent, need)))
-            sample = first_documents(documents, seed=config.seed, start=start, stop=start + count)
+            sample = first_documents(documents, key=hash_order(config.seed), start=start, stop=start + count)
             without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
             with reading_progress(bar, reading.spool.count, count):
                 share = limits.left(spent).share(count)
@@ -156,13 +159,13 @@ def run_to_budget(job: Job) -> Outcome:
             require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
         _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
         reading.recover(state.next_iteration)
-    assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering).cache()
+    assignments, key = _in_reading_order(job, run, reading, state, warm_up_documents)
     clock = {"started": datetime.now(timezone.utc)}
 
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         clock["started"] = datetime.now(timezone.utc)
         with reading_progress(watch.bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
-            return reading.read(iteration, pulled_documents(assignments, pulls, seed=config.seed), share)
+            return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share)
 
     past = committed_steps(tables, run.run_id) if state.spent.documents else []
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
@@ -188,6 +191,22 @@ def run_to_budget(job: Job) -> Outcome:
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
 
 
+def _in_reading_order(
+    job: Job, run: Run, reading: Extraction, state: State, warm_up_documents: int
+) -> tuple[DataFrame, Column]:
+    """The arms' documents, cached, and the key that sorts them as the strategy reads them; arms get similarities."""
+    seed = job.config.seed
+    assignments = job.tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering)
+    if job.config.bandit.strategy not in BY_SIMILARITY:
+        return assignments.cache(), hash_order(seed)
+    documents = with_similarity(
+        assignments, job.tables.read(EMBEDDINGS), reading.guide, seed=seed, warm_up_documents=warm_up_documents
+    ).cache()
+    similarities = similarities_by_arm(documents, seed=seed)
+    state.arms = {arm_id: replace(arm, similarities=similarities[arm_id]) for arm_id, arm in state.arms.items()}
+    return documents, similarity_order(seed)
+
+
 def _policy(config: RunConfig, state: State, warm_up_documents: int) -> Policy:
     bandit = config.bandit
     return Policy(
@@ -197,4 +216,5 @@ def _policy(config: RunConfig, state: State, warm_up_documents: int) -> Policy:
         bandit.exploration,
         bandit.alpha,
         warm_up_documents,
+        config.seed,
     )

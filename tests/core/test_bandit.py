@@ -30,9 +30,8 @@ def arm(arm_id: int, *, size: int = 100, taken: int = 10, pulls: int = 1, reward
 
 
 def pulls_of(arms, *, n: int = 2, docs: int = 10, left: int | None = None, schedule="paper", alpha=0.0):
-    chosen = choose_pulls(
-        arms, arms_per_iteration=n, docs_per_pull=docs, documents_left=left, schedule=schedule, alpha=alpha
-    )
+    scores = ds_scores(arms, schedule=schedule, alpha=alpha)
+    chosen = choose_pulls(arms, scores, arms_per_iteration=n, docs_per_pull=docs, documents_left=left)
     return [pull for pull, _ in chosen]
 
 
@@ -103,10 +102,8 @@ def test_budget_cuts_the_last_pull():
 
 
 def test_scores_come_with_the_pulls():
-    chosen = choose_pulls(
-        [arm(0, reward=0.2), arm(1, reward=0.7)],
-        arms_per_iteration=5, docs_per_pull=1, documents_left=None, schedule="constant", alpha=0.0,
-    )  # fmt: skip
+    arms = [arm(0, reward=0.2), arm(1, reward=0.7)]
+    chosen = choose_pulls(arms, {0: 0.2, 1: 0.7}, arms_per_iteration=5, docs_per_pull=1, documents_left=None)
     assert chosen == [(Pull(1, 10, 11), 0.7), (Pull(0, 10, 11), 0.2)]
 
 
@@ -130,9 +127,8 @@ def arm_sets(draw) -> list[ArmState]:
 @given(arm_sets(), st.integers(1, 15), st.integers(1, 12), st.none() | st.integers(0, 80), st.booleans())
 def test_every_choice_keeps_the_rules(arms, n, docs, left, paper):
     schedule = "paper" if paper else "constant"
-    chosen = choose_pulls(
-        arms, arms_per_iteration=n, docs_per_pull=docs, documents_left=left, schedule=schedule, alpha=0.3
-    )
+    scores = ds_scores(arms, schedule=schedule, alpha=0.3)
+    chosen = choose_pulls(arms, scores, arms_per_iteration=n, docs_per_pull=docs, documents_left=left)
     by_id = {a.arm_id: a for a in arms}
     read = sum(pull.stop - pull.start for pull, _ in chosen)
     assert left is None or read <= left
@@ -144,7 +140,6 @@ def test_every_choice_keeps_the_rules(arms, n, docs, left, paper):
     # in falling order of score, ties by id, and nobody left out that should have come before
     keys = [(-score, pull.arm_id) for pull, score in chosen]
     assert keys == sorted(keys)
-    scores = ds_scores(arms, schedule=schedule, alpha=0.3)
     open_keys = sorted((-scores[a.arm_id], a.arm_id) for a in arms if a.taken < a.size)
     assert keys == open_keys[: len(keys)]
     # it stops short only for want of arms or of budget

@@ -3,8 +3,9 @@
 An arm's state is its latest row in the history; nothing else is remembered between iterations.
 
     >>> arms = [ArmState(0, 100, 10, 1, 7, 0.6, 0.02), ArmState(1, 100, 10, 1, 9, 0.4, 0.02)]
+    >>> scores = ds_scores(arms, schedule="paper", alpha=0.0)
     >>> [(pull, round(score, 3)) for pull, score in choose_pulls(
-    ...     arms, arms_per_iteration=1, docs_per_pull=10, documents_left=None, schedule="paper", alpha=0.0)]
+    ...     arms, scores, arms_per_iteration=1, docs_per_pull=10, documents_left=None)]
     [(Pull(arm_id=0, start=10, stop=20), 0.992)]
 """
 
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from equal.core.transport import MAX_COST, reward
 from equal.errors import BudgetError, TableError
@@ -34,6 +37,8 @@ class ArmState:
         pairs: accepted pairs so far, |U_j|.
         reward: 1 - W(U_j, D_r); None before the first pair.
         standard_error: of the reward; None when it has none.
+        similarities: (size,) of its documents to the reference, in the order in which they are read; None where no
+            strategy asks for them.
     """
 
     arm_id: int
@@ -43,6 +48,7 @@ class ArmState:
     pairs: int
     reward: float | None
     standard_error: float | None
+    similarities: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -72,47 +78,47 @@ def exploration_weight(total_pulls: int, schedule: str, alpha: float) -> float:
     raise ValueError(f"schedule: is {schedule!r}, allowed: paper, constant")
 
 
+def exploration_bonus(arms: Sequence[ArmState], *, schedule: str, alpha: float) -> dict[int, float]:
+    """The second term of Eq. 1 by arm; one that was never pulled gets that of a single pull."""
+    total = max(sum(arm.pulls for arm in arms), 1)
+    weight = exploration_weight(total, schedule, alpha)
+    return {arm.arm_id: weight * math.sqrt(2.0 * math.log(total) / max(arm.pulls, 1)) for arm in arms}
+
+
 def ds_scores(arms: Sequence[ArmState], *, schedule: str, alpha: float) -> dict[int, float]:
     """DS_j = reward_j + alpha * sqrt(2 ln(sum_k T_k) / T_j) of every arm (Eq. 1).
 
     An arm that was never pulled has no Eq. 1: it scores +inf and so comes before all others. One that was
     pulled and gave no pair has the reward of the worst cost, so that it returns only by its exploration term.
     """
-    total = sum(arm.pulls for arm in arms)
-    weight = exploration_weight(total, schedule, alpha)
+    bonus = exploration_bonus(arms, schedule=schedule, alpha=alpha)
     scores = {}
     for arm in arms:
-        if arm.pulls == 0:
-            scores[arm.arm_id] = math.inf
-            continue
         known = WORST_REWARD if arm.reward is None else arm.reward
-        scores[arm.arm_id] = known + weight * math.sqrt(2.0 * math.log(total) / arm.pulls)
+        scores[arm.arm_id] = known + bonus[arm.arm_id] if arm.pulls else math.inf
     return scores
 
 
 def choose_pulls(
     arms: Sequence[ArmState],
+    scores: Mapping[int, float],
     *,
     arms_per_iteration: int,
     docs_per_pull: int,
     documents_left: int | None,
-    schedule: str,
-    alpha: float,
 ) -> list[tuple[Pull, float]]:
-    """The pulls of one iteration, best DS score first (Algorithm 1, line 4, for several arms at once).
+    """The pulls of one iteration, best score first (Algorithm 1, line 4, for several arms at once).
 
     Args:
         arms: all arms; exhausted ones are passed over.
+        scores: of every arm by arm_id.
         arms_per_iteration: at most this many are pulled.
         docs_per_pull: documents a pull; fewer where an arm ends.
         documents_left: of the budget, never exceeded; None is no limit.
-        schedule: see `exploration_weight`.
-        alpha: see `exploration_weight`.
 
     Returns:
-        (pull, DS score) in falling order of score, ties by arm id; empty when no document is left to read.
+        (pull, score) in falling order of score, ties by arm id; empty when no document is left to read.
     """
-    scores = ds_scores(arms, schedule=schedule, alpha=alpha)
     open_arms = sorted(
         (arm for arm in arms if arm.taken < arm.size), key=lambda arm: (-scores[arm.arm_id], arm.arm_id)
     )

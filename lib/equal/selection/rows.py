@@ -32,7 +32,7 @@ def select_pairs(
         pairs: rows of qa_pairs of the run, in any order.
         history: rows of arm_history of the run, in any order.
         embeddings: (d,) float32 unit vector of each pair by pair_id.
-        strategy: `equal` ranks by the arm's latest reward, `random` by hash.
+        strategy: `random` ranks by hash, every other by the arm's latest reward.
         max_pairs: kept at most; 0 keeps all.
         max_similarity: cosine above which two pairs count as one; 1 leaves out the same question alone.
         seed: of the random order.

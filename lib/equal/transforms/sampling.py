@@ -1,4 +1,4 @@
-"""Which documents a pull reads: one order by hash(seed, doc_id), the same for the corpus and inside every arm."""
+"""Which documents a pull reads: the next ones of an order that is the same for the corpus and inside every arm."""
 
 from __future__ import annotations
 
@@ -16,40 +16,42 @@ def hash_order(seed: int) -> Column:
     return F.xxhash64(F.lit(seed), F.col(DOC_ID))
 
 
-def first_documents(documents: DataFrame, *, seed: int, start: int, stop: int) -> DataFrame:
-    """Documents [start, stop) of the hash order, with the columns they came with.
+def first_documents(documents: DataFrame, *, key: Column, start: int, stop: int) -> DataFrame:
+    """Documents [start, stop) of the order by a key such as `hash_order`, with the columns they came with.
 
     Two top-k selections instead of a global window: nothing is sorted in one partition.
     """
-    ranked = documents.withColumn("_hash", hash_order(seed))
-    head = ranked.orderBy(F.asc("_hash"), F.asc(DOC_ID)).limit(stop)
-    return head.orderBy(F.desc("_hash"), F.desc(DOC_ID)).limit(stop - start).drop("_hash")
+    ranked = documents.withColumn("_key", key)
+    head = ranked.orderBy(F.asc("_key"), F.asc(DOC_ID)).limit(stop)
+    return head.orderBy(F.desc("_key"), F.desc(DOC_ID)).limit(stop - start).drop("_key")
 
 
-def pulled_documents(assignments: DataFrame, pulls: Sequence[Pull], *, seed: int) -> DataFrame:
+def pulled_documents(assignments: DataFrame, pulls: Sequence[Pull], *, key: Column) -> DataFrame:
     """The documents of the given pulls.
 
     Args:
-        assignments: doc_id, cluster_id.
-        pulls: ranges of an arm's hash order, or of the corpus's when arm_id is None.
-        seed: of the hash order.
+        assignments: doc_id, cluster_id, and what the key is made of.
+        pulls: ranges of an arm's order, or of the corpus's when arm_id is None.
+        key: of the order, such as `hash_order`.
 
     Returns:
         doc_id, arm_id.
     """
-    arms = assignments.select(DOC_ID, F.col(CLUSTER_ID).alias(ARM_ID))
+    arms = assignments.select(DOC_ID, F.col(CLUSTER_ID).alias(ARM_ID), key.alias("_key"))
     parts = [
-        first_documents(arms, seed=seed, start=pull.start, stop=pull.stop) for pull in pulls if pull.arm_id is None
+        first_documents(arms, key=F.col("_key"), start=pull.start, stop=pull.stop)
+        for pull in pulls
+        if pull.arm_id is None
     ]
     ranges = {pull.arm_id: (pull.start, pull.stop) for pull in pulls if pull.arm_id is not None}
     if ranges:
-        window = Window.partitionBy(ARM_ID).orderBy(hash_order(seed), DOC_ID)
+        window = Window.partitionBy(ARM_ID).orderBy("_key", DOC_ID)
         ranked = arms.where(F.col(ARM_ID).isin(list(ranges))).withColumn("_rank", F.row_number().over(window) - 1)
         bounds = F.create_map(*[F.lit(v) for arm_id, (start, _) in ranges.items() for v in (arm_id, start)])
         ends = F.create_map(*[F.lit(v) for arm_id, (_, stop) in ranges.items() for v in (arm_id, stop)])
         inside = (F.col("_rank") >= bounds[F.col(ARM_ID)]) & (F.col("_rank") < ends[F.col(ARM_ID)])
         parts.append(ranked.where(inside).drop("_rank"))
-    frame = parts[0]
-    for part in parts[1:]:
-        frame = frame.unionByName(part)
-    return frame.select(DOC_ID, ARM_ID)
+    frame, *others = (part.select(DOC_ID, ARM_ID) for part in parts)
+    for other in others:
+        frame = frame.unionByName(other)
+    return frame
