@@ -46,6 +46,7 @@ setup(
         "pyyaml",
         "jinja2",
         "aiohttp>=3.11",
+        "tenacity",
         "tqdm",
         "psutil",
         "plotly",

@@ -14,8 +14,7 @@ from equal.io.stage import exit_on_error
 from equal.io.tables import Tables, require_tables
 from equal.schemas import ITERATIONS
 
-#: of an answer; one with more columns is printed downwards
-ROWS, WIDTH, COLUMNS = 20, 48, 11
+ROWS, WIDTH, COLUMNS = 20, 48, 11  # of an answer; one with more columns is printed downwards
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
     "io": (
         {"core", "schemas", "errors", "config", "settings"},
         {
-            *("pyspark", "py4j", "delta", "pandas", "numpy", "aiohttp", "yaml", "tqdm"),
+            *("pyspark", "py4j", "delta", "pandas", "numpy", "aiohttp", "tenacity", "yaml", "tqdm"),
             *("mlflow", "plotly", "jinja2", "markupsafe", "psutil"),
         },
     ),

@@ -146,11 +146,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Iteration:
-    """One finished iteration, as it is recorded.
-
-    Attributes:
-        warm_up: it read documents of the warm-up; a short budget spreads them over several iterations.
-    """
+    """One finished iteration, as it is recorded; `warm_up`: it read documents of the warm-up, as several may do."""
 
     number: int
     warm_up: bool

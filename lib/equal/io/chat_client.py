@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import random
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from aiohttp import ClientConnectorError, ClientError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from equal.core.chat import NOT_SENT, Reply, Request
 from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, read_chat
@@ -25,8 +25,6 @@ from equal.io.prompt_size import read_count, tokenize_body, tokenize_url
 
 #: seconds; the longest pause between two attempts, and the longest Retry-After that is honoured
 _MAX_WAIT_S = 60.0
-#: seconds; the longest that chance makes of the first
-_FIRST_WAIT_S = 0.5
 #: 500s after which a request is sent without its schema: a grammar compiler may have crashed on it
 _SCHEMA_PATIENCE = 2
 #: requests in a row, at least, that must find no server before it counts as gone
@@ -128,25 +126,30 @@ class ChatClient:
 
     async def _ask(self, url: str, body: dict[str, Any], read: Read) -> Reply:
         sent, uncounted, server_errors, broken_off = 0, 0, 0, False
+        retrying = AsyncRetrying(
+            stop=lambda _: sent - uncounted >= self._settings.max_attempts,
+            wait=self._wait,
+            retry=retry_if_exception_type(PassingError),
+            reraise=True,
+        )
         try:
-            while True:
-                await self._may_send()
-                sent += 1
-                if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
-                    body.pop("response_format", None)
-                try:
-                    return await self._send(url, body, read, sent)
-                except PassingError as failure:
-                    server_errors += failure.status == 500
-                    if failure.status in PERHAPS_AWAY and await self._was_away():
-                        uncounted += failure.unread or not broken_off
-                        broken_off = broken_off or not failure.unread
-                    if sent - uncounted >= self._settings.max_attempts:
+            async for attempt in retrying:
+                with attempt:
+                    await self._may_send()
+                    sent += 1
+                    if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
+                        body.pop("response_format", None)
+                    try:
+                        reply = await self._send(url, body, read, sent)
+                    except PassingError as failure:
+                        server_errors += failure.status == 500
+                        if failure.status in PERHAPS_AWAY and await self._was_away():
+                            uncounted += failure.unread or not broken_off
+                            broken_off = broken_off or not failure.unread
                         raise
-                    pause = self._pause(failure.retry_after_s, sent)
-                await asyncio.sleep(pause)
         except (PassingError, FinalError) as failure:
             return self._failed(failure, sent)
+        return reply
 
     async def _may_send(self) -> None:
         if self._outage.away:
@@ -183,11 +186,11 @@ class ChatClient:
         """Without the key, which some servers repeat when they refuse it."""
         return message.replace(self._settings.key, "***") if self._settings.key else message
 
-    def _pause(self, asked_s: float, sent: int) -> float:
-        """As long as the server asks for, or a random time of which the longest doubles with every try."""
-        longest = self._settings.max_wait_s
-        jittered = random.uniform(0.0, min(_FIRST_WAIT_S * 2 ** min(sent - 1, 10), longest))
-        return min(max(asked_s, jittered), longest)
+    def _wait(self, state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        asked = failure.retry_after_s if isinstance(failure, PassingError) else 0.0
+        jittered = wait_random_exponential(multiplier=0.5, max=self._settings.max_wait_s)(state)
+        return min(max(asked, jittered), self._settings.max_wait_s)
 
     async def _send(self, url: str, body: dict[str, Any], read: Read, attempt: int) -> Reply:
         started = time.monotonic()

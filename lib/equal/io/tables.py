@@ -117,7 +117,9 @@ class Tables:
             self._registered.update(missing)
 
     def _create(self, name: str) -> None:
-        builder = DeltaTable.createIfNotExists(self.spark).tableName(f"{self._database}.{name}").addColumns(SCHEMAS[name])
+        builder = (
+            DeltaTable.createIfNotExists(self.spark).tableName(f"{self._database}.{name}").addColumns(SCHEMAS[name])
+        )
         if not self.schema:
             builder = builder.location(self.path(name))
         with _failing(name):
