@@ -17,7 +17,7 @@ MODEL := .cache/models/smollm2-135m-instruct/config.json
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint history report mlflow wheel setup lock preflight
+.PHONY: help demo test chaos bench lint history report mlflow wheel setup lock preflight
 
 help:  ## this list
 	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
@@ -28,6 +28,10 @@ demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 
 
 test: setup lint  ## lint, types and every test, real vLLM server included
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=15
+
+chaos: setup  ## the long tests of what goes wrong, and faults.py: minutes
+	$(BIN)/python -m pytest -m chaos --durations=15
+	$(BIN)/python benchmarks/faults.py
 
 bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs/ and refs/, and nothing else running
 	$(BIN)/python benchmarks/reward_update.py

@@ -59,7 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def spark() -> Iterator[object]:
     from equal.io.session import open_session
 
-    session = open_session(partitions=2, with_models=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # this one lives for twenty minutes: after five it has saved what compiling well took
+        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=4")
+        session = open_session(partitions=2, with_models=True)
     yield session
     session.stop()
 

@@ -108,6 +108,7 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
     assert paid(spark, config) == BUDGET
 
 
+@pytest.mark.chaos
 @needs_namespaces
 def test_a_full_disk_stops_a_run_by_name_and_it_ends_where_there_is_room_as_if_there_always_had_been(
     spark, config, server, unbroken, tmp_path

@@ -112,8 +112,9 @@ def test_five_loads_in_any_order_lead_to_the_removals_of_one(spark):
         documents = spark.createDataFrame([r for i, r in enumerate(rows) if i % 5 <= load], SCHEMA).coalesce(1)
         fresh = band_keys(new, **HOW).withColumn("fresh", F.lit(True))
         index = fresh if index is None else index.withColumn("fresh", F.lit(False)).union(fresh)
-        settled, reopened = settled_components(removals, documents)
-        groups = find_groups(index, settled, reopened, 1)
+        index = index.localCheckpoint()  # a job reads tables; without this each load would work out all before it anew
+        settled, reopened = (frame.localCheckpoint() for frame in settled_components(removals, documents))
+        groups = find_groups(index, settled, reopened, 1).localCheckpoint()
         found = find_duplicates(documents, groups, threshold=0.75, num_partitions=1, **HOW)
         stale = overtaken(removals, documents, groups, reopened)
         now = {tuple(r) for r in removals.join(stale, "doc_id", "left_anti").unionByName(found).collect()}
