@@ -247,10 +247,15 @@ def load(config: Path | str | None = None, overrides: Sequence[str] = ()) -> Run
     return build(RunConfig, layers, problems, contradictions)
 
 
-def parse_arguments(argv: Sequence[str] | None, description: str | None) -> RunConfig:
-    """Read `--config FILE` and any number of `--set section.key=value`; all jobs share these two."""
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """For `--config FILE` and any number of `--set section.key=value`, which all jobs share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="YAML laid over conf/base.yml, such as conf/demo.yml")
     parser.add_argument("--set", metavar="A.B=C", action="append", default=[], help="override one setting; repeatable")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def parse_arguments(argv: Sequence[str] | None, description: str | None) -> RunConfig:
+    """The configuration that the two name."""
+    arguments = argument_parser(description).parse_args(argv)
     return load(arguments.config, arguments.set)

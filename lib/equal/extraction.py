@@ -134,16 +134,19 @@ class Extraction:
         self.spool.fold(self.job.tables)
         discard_uncommitted(self.job.tables, self.run_id, first_iteration)
 
-    def read(self, iteration: int, documents: DataFrame, allowance: Allowance) -> Extracted:
+    def read(
+        self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None
+    ) -> Extracted:
         """Extract from documents and append their `extractions` and `qa_pairs` rows.
 
         Args:
             iteration: under which the rows stand; call `recover` before the first.
             documents: doc_id, arm_id.
             allowance: of each of them.
+            max_failed_share: in place of endpoint.max_failed_share.
 
         Raises:
-            EndpointError: more than endpoint.max_failed_share of the documents failed; replies are kept.
+            EndpointError: more than that share of the documents failed; replies are kept.
         """
         job, settings = self.job, self.job.config.extraction
         # a few hundred ids travel to the texts, not a million texts to the ids
@@ -170,7 +173,7 @@ class Extraction:
         written = job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}").persist()
         try:
             extracted = self._totals(written, collect_pairs(qa_pairs_of(written)))
-            self._require_served(extracted, written)
+            self._require_served(extracted, written, max_failed_share)
             side_by_side(
                 lambda: job.tables.append(QA_PAIRS, qa_pairs_of(written)), lambda: self.spool.fold(job.tables)
             )
@@ -206,7 +209,7 @@ class Extraction:
             need=need,
         )
 
-    def _require_served(self, extracted: Extracted, written: DataFrame) -> None:
+    def _require_served(self, extracted: Extracted, written: DataFrame, max_failed_share: float | None) -> None:
         """Stop a run whose endpoint fails, instead of spending its documents on nothing.
 
         Where something was not sent at all, the iteration is not whole, however small the share: it is read again.
@@ -219,7 +222,7 @@ class Extraction:
                 f"{example[0] if example else 'unknown'}. {kept}mend the endpoint and run again"
             )
         failed, total = sum(extracted.outcomes.get(s, 0) for s in UNSERVED), sum(extracted.outcomes.values())
-        allowed = self.job.config.endpoint.max_failed_share
+        allowed = self.job.config.endpoint.max_failed_share if max_failed_share is None else max_failed_share
         if total and failed / total > allowed:
             example = written.where(F.col("status").isin(*UNSERVED)).select("error").first()
             raise EndpointError(

@@ -60,6 +60,7 @@ def open_state(tables: Tables, run: Run, first_iteration: int) -> State:
     Raises:
         TableError: the run_name has history of another configuration or another corpus.
     """
+    settle_retries(tables, run.run_id)
     own = F.col("run_id") == run.run_id
     iterations = tables.read(ITERATIONS).where(own).orderBy("iteration").collect()
     _require_same(run, iterations)
@@ -107,6 +108,23 @@ def collect_pairs(frame: DataFrame) -> Pairs:
         rows["doc_id"].to_numpy(object),
         np.stack(rows["embedding"].to_numpy()).astype(np.float32),
     )
+
+
+def settle_retries(tables: Tables, run_id: str) -> None:
+    """Of a document that was asked about again, leave the last committed outcome alone as `final`.
+
+    It comes after the commit of the iteration that asked again: a process that is killed between the two leaves two
+    outcomes, which the next one settles.
+    """
+    own = F.col("run_id") == run_id
+    again = tables.read(ITERATIONS).where(own & (F.col("documents") == 0)).select("iteration").collect()
+    if not again:
+        return
+    outcomes = tables.read(EXTRACTIONS).where(own & F.col("final"))
+    last = outcomes.where(F.col("iteration").isin([row.iteration for row in again])).groupBy("run_id", "doc_id")
+    last = last.agg(F.max("iteration").alias("iteration"))
+    older = "target.run_id = source.run_id AND target.doc_id = source.doc_id AND target.iteration < source.iteration"
+    tables.update(EXTRACTIONS, last, f"{older} AND target.final", {"final": "false"})
 
 
 @dataclass(frozen=True)

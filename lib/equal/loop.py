@@ -224,27 +224,22 @@ def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, flo
     documents = limits.documents - state.spent.documents if limits.documents else math.inf
     covered = min(documents, limits.covered(state.spent, state.need))
     left = int(covered) if covered < math.inf else None
-    total = sum(arm.size for arm in state.arms.values())
-    unread = total - state.spent.documents
+    unread = sum(arm.size for arm in state.arms.values()) - state.spent.documents
     if warming_up(state, policy):
         return _in_order(state, min(policy.warm_up_documents - state.spent.documents, unread), left)
     if policy.strategy in IN_ONE_ORDER:
         return _in_order(state, min(policy.arms_per_iteration * policy.docs_per_pull, unread), left)
     arms = list(state.arms.values())
-    return choose_pulls(
+    scores = arm_scores(
         arms,
-        arm_scores(
-            arms,
-            strategy=policy.strategy,
-            exploration=policy.exploration,
-            alpha=policy.alpha,
-            docs_per_pull=policy.docs_per_pull,
-            seed=policy.seed,
-        ),
-        arms_per_iteration=policy.arms_per_iteration,
+        strategy=policy.strategy,
+        exploration=policy.exploration,
+        alpha=policy.alpha,
         docs_per_pull=policy.docs_per_pull,
-        documents_left=left,
+        seed=policy.seed,
     )
+    at_once, docs = policy.arms_per_iteration, policy.docs_per_pull
+    return choose_pulls(arms, scores, arms_per_iteration=at_once, docs_per_pull=docs, documents_left=left)
 
 
 def warming_up(state: State, policy: Policy) -> bool:
@@ -266,9 +261,16 @@ def run_iteration(
     pulls = [pull for pull, _ in chosen]
     share = limits.left(state.spent).share(sum(pull.stop - pull.start for pull in pulls))
     extracted = extract(state.next_iteration, pulls, share)
-    pairs = state.pairs.union(extracted.pairs)
     scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
-    warm_up = warming_up(state, policy)
+    return commit(state, extracted, scores, policy, limits, score, record)
+
+
+def commit(
+    state: State, extracted: Extracted, scores: dict[int, float], policy: Policy, limits: Limits, score: Score,
+    record: Record,
+) -> State:  # fmt: skip
+    """Lines 6 to 11: the reward of an arm that was touched is that of the union of its pairs; then it is recorded."""
+    pairs, warm_up = state.pairs.union(extracted.pairs), warming_up(state, policy)
     touched: dict[int, ArmState] = {}
     converged: dict[int, bool] = {}
     flops = 0.0
@@ -277,7 +279,7 @@ def run_iteration(
         # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line; those with
         # one are a single observation, in however many iterations a short budget lets the warm-up be read
         warmed = max(arm.pulls, int(len(of_arm.pair_ids) > 0))
-        count = warmed if warm_up else arm.pulls + 1
+        count = warmed if warm_up else arm.pulls + int(documents > 0)  # none are new when some are asked about again
         pulled = replace(arm, taken=arm.taken + documents, pulls=count)
         scored = score(of_arm) if len(of_arm.pair_ids) else None
         touched[arm_id] = _rewarded(pulled, len(of_arm.pair_ids), scored)

@@ -23,7 +23,7 @@ from equal.history import Run, committed_steps, open_state, record_iteration
 from equal.io.progress import reading_progress, task_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
-from equal.loop import Extracted, Iteration, Policy, Spent, State, run_bandit
+from equal.loop import Extracted, Iteration, Limits, Policy, Spent, State, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, hash_order, pulled_documents
@@ -138,6 +138,39 @@ def _require_affordable_sample(config: RunConfig, spent: Spent, short: str, num_
             )
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A run as its last commit left it, and what it may still spend."""
+
+    run: Run
+    reading: Extraction
+    state: State
+    limits: Limits
+    policy: Policy
+
+
+def open_run(job: Job) -> Opened:
+    """Start or resume the run named by `run_name`; what a killed process left is taken over.
+
+    Raises:
+        TableError: the run_name has history of another configuration.
+        BudgetError: pulling every arm once would take too much of the budget.
+    """
+    config, bandit = job.config, job.config.bandit
+    run = Run(config.run_name, job.upstream_hash("cluster"), job.marks.history_hash(), config.fingerprint())
+    warm_up_documents = int(str(job.details("warm_up")["documents"]))
+    reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
+    with task_progress(job.spark, job.stage):  # until the bar of documents is there
+        state = open_state(job.tables, run, 0 if warm_up_documents else 1)
+        num_docs = sum(arm.size for arm in state.arms.values())
+        limits = replace(reading.limits, documents=config.document_budget(num_docs))
+        if bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
+            require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
+        _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
+        reading.recover(state.next_iteration)
+    return Opened(run, reading, state, limits, _policy(config, state, warm_up_documents))
+
+
 def run_to_budget(job: Job) -> Outcome:
     """Start or resume the run named by `run_name` and pull arms until a budget is reached.
 
@@ -146,20 +179,9 @@ def run_to_budget(job: Job) -> Outcome:
         BudgetError: pulling every arm once would take too much of the budget.
         EndpointError: the endpoint cannot serve; what was paid for is kept.
     """
-    config, tables = job.config, job.tables
-    run = Run(config.run_name, job.upstream_hash("cluster"), job.marks.history_hash(), config.fingerprint())
-    warm_up_documents = int(str(job.details("warm_up")["documents"]))
-    reading = Extraction(job, config.run_name, job.path("encoders", job.upstream_hash("warm_up")))
-    with task_progress(job.spark, job.stage):  # until the bar of documents is there
-        state = open_state(tables, run, 0 if warm_up_documents else 1)
-        num_docs = sum(arm.size for arm in state.arms.values())
-        limits = replace(reading.limits, documents=config.document_budget(num_docs))
-        if config.bandit.strategy == "equal":  # the arms may be those of a run with a larger budget
-            bandit = config.bandit
-            require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
-        _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
-        reading.recover(state.next_iteration)
-    assignments, key = _in_reading_order(job, run, reading, state, warm_up_documents)
+    config, tables, opened = job.config, job.tables, open_run(job)
+    run, reading, state, limits = opened.run, opened.reading, opened.state, opened.limits
+    assignments, key = _in_reading_order(job, run, reading, state, opened.policy.warm_up_documents)
     clock = {"started": datetime.now(timezone.utc)}
 
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
@@ -171,14 +193,12 @@ def run_to_budget(job: Job) -> Outcome:
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
-            tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
-            flops = inference_flops(config.endpoint.model_parameters, tokens) + iteration.transport_flops
-            record_iteration(tables, run, iteration, clock["started"], flops)
+            record_iteration(tables, run, iteration, clock["started"], flops_of(config, iteration))
             watch.committed(iteration)
 
         state, reason = run_bandit(
             state,
-            policy=_policy(config, state, warm_up_documents),
+            policy=opened.policy,
             limits=limits,
             extract=extract,
             score=reading.score,
@@ -189,6 +209,12 @@ def run_to_budget(job: Job) -> Outcome:
     iterations = spend(tables, run.run_id)["iterations"]
     details = {"iterations": iterations, "documents": state.spent.documents, "stop_reason": reason}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
+
+
+def flops_of(config: RunConfig, iteration: Iteration) -> float:
+    """What the model and the transport took of an iteration."""
+    tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
+    return inference_flops(config.endpoint.model_parameters, tokens) + iteration.transport_flops
 
 
 def _in_reading_order(

@@ -169,8 +169,14 @@ def replace_removals(job: Job, removals: DataFrame, judged: DataFrame | None = N
     return {row[REASON]: row["count"] for row in written}
 
 
-def run_stage(config: RunConfig, stage: str, body: Body) -> None:
+def run_stage(config: RunConfig, stage: str, body: Body, *, even_finished: bool = False) -> None:
     """Run a stage unless its mark says it is finished for this input and configuration.
+
+    Args:
+        config: of the run.
+        stage: its name.
+        body: what it does.
+        even_finished: whatever its mark says.
 
     Raises:
         TableError: an earlier stage has not run with this configuration, or the run_name belongs to another one.
@@ -181,7 +187,7 @@ def run_stage(config: RunConfig, stage: str, body: Body) -> None:
     marks = Marks.read(tables, config)
     marks.require_upstream(stage)
     input_hash = marks.expected_hash(stage)
-    if stage != "ingest" and marks.finished(stage):
+    if stage != "ingest" and not even_finished and marks.finished(stage):
         log.info("%s: already finished for this input and configuration, nothing to do", stage)
         return
     started = time.monotonic()

@@ -102,6 +102,16 @@ class Tables:
         with _failing(table):
             DeltaTable.forName(self.spark, self.name(table)).delete(where)
 
+    def update(self, table: str, source: DataFrame, where: str, values: dict[str, str]) -> None:
+        """Set columns of the rows, `target`, that match one of `source` by the condition `where`, to SQL expressions.
+
+        Raises:
+            TableError: the write failed; the table is unchanged.
+        """
+        with _failing(table):
+            target = DeltaTable.forName(self.spark, self.name(table)).alias("target")
+            target.merge(source.alias("source"), where).whenMatchedUpdate(set=values).execute()
+
     def rows(self, table: str, rows: list[dict[str, object]]) -> DataFrame:
         """A frame of driver-side rows in the table's schema; absent columns are null."""
         columns = SCHEMAS[table].fieldNames()
