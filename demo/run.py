@@ -19,6 +19,7 @@ from typing import Any
 
 from corpus import write_corpus
 from equal.config import RunConfig, load
+from equal.estimate import estimate_run, told
 from equal.io.marks import Marks
 from equal.io.report import verdict, write_report
 from equal.io.session import open_session
@@ -133,6 +134,7 @@ def _until_extracted(configs: dict[str, RunConfig], server: Server, minutes: dic
     server.wait_ready()
     for stage, body in ARMS.items():
         _stage(equal, stage, body, minutes)
+    log.info("what the extraction will take, as the warm-up shows it:\n%s", told(estimate_run(equal)))
     for config in (equal, random):
         _stage(config, "extract", RUN["extract"], minutes)
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LIB = ROOT / "lib" / "equal"
 
 #: modules that wire loop, io, transforms and training together for the jobs
-WIRING = {"daemon", "extraction", "history", "judgement", "refresh", "retry", "run", "watch"}
+WIRING = {"daemon", "estimate", "extraction", "history", "judgement", "refresh", "retry", "run", "watch"}
 
 #: layer -> (what of equal it may import, what of other packages)
 LAW: dict[str, tuple[set[str], set[str]]] = {

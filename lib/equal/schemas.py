@@ -42,6 +42,7 @@ ARM_HISTORY = "arm_history"
 ITERATIONS = "iterations"
 SELECTED_PAIRS = "selected_pairs"
 COSTS = "costs"
+ESTIMATES = "estimates"
 EVALUATIONS = "evaluations"
 STAGES = "stages"
 
@@ -207,6 +208,18 @@ SCHEMAS: dict[str, StructType] = {
         flops=_D,
         money=_D,
         recorded_at=_T,
+    ),
+    # what `extract --estimate` foresaw for the stages that ask the model
+    ESTIMATES: _struct(
+        run_id=_S,
+        stage=_S,
+        measure=_S,
+        low=_D,
+        value=_D,
+        high=_D,
+        ends_by=_S,
+        sample=_I,
+        estimated_at=_T,
     ),
     EVALUATIONS: _struct(
         run_id=_S,

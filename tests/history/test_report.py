@@ -78,6 +78,16 @@ def test_it_is_one_file_that_asks_for_nothing(source, page):
     assert source.count("plotly.js v") == 1
 
 
+def test_what_was_foreseen_stands_beside_what_was_taken(source):
+    table = source.split("foreseen for")[1].split("</table>")[0]
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[1:]]
+    read = str((ITERATIONS_MADE + 1) * DOCS_PER_ITERATION)
+    assert cells[0][:2] == ["extract", "documents"]
+    assert {cells[0][2].split(".")[0], cells[0][5].split(".")[0]} == {read}
+    assert (cells[0][6], cells[1][1], cells[1][6]) == ("yes", "calls", "no")
+    assert len(cells) == 2, "money without a price is no line"
+
+
 def test_no_document_runs_code(source, page):
     assert page.count("script") == 2 + len(PLOTS), "the library, one for each plot, and the colours"
     assert page.count("img") == 0

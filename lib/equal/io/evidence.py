@@ -26,6 +26,7 @@ from equal.schemas import (
     CENTROIDS,
     COSTS,
     DOCUMENTS,
+    ESTIMATES,
     EXTRACTIONS,
     ITERATIONS,
     QA_PAIRS,
@@ -112,6 +113,21 @@ def ledger(tables: Tables, runs: list[str]) -> list[Record]:
     summed = costs.agg(*[F.sum(name).alias(name) for name in names])
     order = {run: place for place, run in enumerate([CORPUS, *runs])}
     return sorted(_records(summed), key=lambda row: (order[row["run_id"]], stage_order(row["stage"])))
+
+
+def foreseen(tables: Tables, run_id: str, ledger_rows: list[Record]) -> list[Record]:
+    """What was estimated for the run, beside what the ledger says it took: stage, measure, low, value, high, actual."""
+    took = {row["stage"]: row for row in ledger_rows if row["run_id"] in (CORPUS, run_id)}
+    rows = _records(tables.read(ESTIMATES).where(F.col("run_id") == run_id))
+    for row in rows:
+        stage = took.get(row["stage"], {})
+        row["actual"] = (
+            stage["prompt_tokens"] + stage["completion_tokens"]
+            if stage and row["measure"] == "tokens"
+            else stage.get(row["measure"])
+        )
+    order = ("documents", "calls", "prompt_tokens", "completion_tokens", "tokens", "money", "seconds")
+    return sorted(rows, key=lambda row: (stage_order(row["stage"]), order.index(row["measure"])))
 
 
 def rejections(tables: Tables, run_id: str) -> dict[str, int]:

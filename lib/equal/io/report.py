@@ -121,6 +121,7 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
     rewarded = [row for row in history if row["reward"] is not None]
     losses = by_model(measured, "target_loss", equal_run, random_run)
     corpus, steps = _corpus_steps(summary), _run_steps(used["equal"])
+    ledger = evidence.ledger(tables, list(runs.values()))
     plots = {
         "funnel": figures.funnel(corpus, steps),
         "map": figures.arm_map(arms),
@@ -143,7 +144,8 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
         "target_loss": losses, "exact_match": by_model(measured, "exact_match", equal_run, random_run),
         "courses": courses, "curves": curves,
         "rejected": rejected, "outcome_names": names,
-        "meanings": MEANINGS, "ledger": evidence.ledger(tables, list(runs.values())),
+        "meanings": MEANINGS, "ledger": ledger,
+        "foreseen": evidence.foreseen(tables, equal_run, ledger),
         "examples": evidence.examples(tables, equal_run, NUM_EXAMPLES),
         "plots": {name: Markup(figures.to_div(plot, name)) for name, plot in plots.items() if plot is not None},
         "plotly": Markup(get_plotlyjs()),
