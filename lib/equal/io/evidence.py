@@ -116,7 +116,7 @@ def ledger(tables: Tables, runs: list[str]) -> list[Record]:
 
 
 def foreseen(tables: Tables, run_id: str, ledger_rows: list[Record]) -> list[Record]:
-    """What was estimated for the run, beside what the ledger says it took: stage, measure, low, value, high, actual."""
+    """What was estimated for the run, beside what the ledger says it took: stage, measure, low, high, actual."""
     took = {row["stage"]: row for row in ledger_rows if row["run_id"] in (CORPUS, run_id)}
     rows = _records(tables.read(ESTIMATES).where(F.col("run_id") == run_id))
     for row in rows:
