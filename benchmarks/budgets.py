@@ -148,7 +148,7 @@ def simulate(run: Run, server: ChatServer, spool: Path) -> tuple[Spent, str]:
     server.fault, server.size, server.length = run.fault, run.size, run.length
     server.tokenizes, server.count_faults = run.tokenizes, list(run.count_faults)
     arms = {arm: [f"{rank:03d}x{arm}" for rank in range(size)] for arm, size in enumerate(run.sizes)}
-    chat = ClientFactory(server.url, "", 16, 20.0, 2, max_failed_share=1.0, restart_wait_s=0.0, max_wait_s=0.01)
+    chat = ClientFactory({server.url: 1.0}, "", 16, 20.0, 2, max_failed_share=1.0, restart_wait_s=0.0, max_wait_s=0.01)
     client = PayingClientFactory(chat, ReplySpool(str(spool)))
     unread = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(run.sizes)}
     ended, reason = run_bandit(

@@ -120,7 +120,7 @@ def test_the_servers_count_of_a_prompt_is_what_it_bills(finished):
     requests = [Request(tuple(json.loads(row["messages"])), row["model"], {}) for row in paid]
 
     async def counts() -> list[int]:
-        async with ClientFactory(finished["endpoint.url"], finished["key"], 4, 60.0, 3, 1.0, 0.0)() as client:
+        async with ClientFactory({finished["endpoint.url"]: 1.0}, finished["key"], 4, 60.0, 3, 1.0, 0.0)() as client:
             return [(await client.count(request)).prompt_tokens for request in requests]
 
     assert asyncio.run(counts()) == [row["prompt_tokens"] for row in paid]

@@ -103,6 +103,7 @@ class Cluster:
 @dataclass(frozen=True)
 class Endpoint:
     url: str = setting(science=False)
+    others: dict[str, float] = setting(science=False)
     model: str = setting()
     model_parameters: int = setting(low=0, science=False)
     key_env: str = setting(science=False)
@@ -112,6 +113,11 @@ class Endpoint:
     max_attempts: int = setting(low=1, high=20, science=False)
     max_failed_share: float = setting(low=0.0, high=1.0, science=False)
     restart_wait_s: float = setting(low=0.0, science=False)
+
+    @property
+    def servers(self) -> dict[str, float]:
+        """Every server's URL and its part of the requests."""
+        return {self.url: 1.0, **self.others}
 
 
 @dataclass(frozen=True)

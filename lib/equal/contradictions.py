@@ -73,12 +73,17 @@ def _root_is_no_folder(root: str) -> Iterator[str]:
         )
 
 
-def _key_in_address(url: str) -> Iterator[str]:
-    if "@" in url:
+def _no_servers(url: str, others: Mapping[str, float]) -> Iterator[str]:
+    if any("@" in address for address in (url, *others)):
         yield (
-            "endpoint.url: holds a user or a key before @, which tables and logs would show; give the key by the "
-            "environment variable of endpoint.key_env or by endpoint.key_secret"
+            f"endpoint.{'url' if '@' in url else 'others'}: holds a user or a key before @, which tables and logs "
+            "would show; give the key by the environment variable of endpoint.key_env or by endpoint.key_secret"
         )
+    for other, weight in others.items():
+        if other.rstrip("/") == url.rstrip("/"):
+            yield f"endpoint.others: has {other}, which is endpoint.url; leave it out"
+        if weight <= 0:
+            yield f"endpoint.others: gives {other} the weight {weight:g}, allowed: above 0; leave it out, or raise it"
 
 
 #: owners and folders of storage.root that are no run's
@@ -101,6 +106,6 @@ _RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
     ("quality.languages",): _no_language_code,
     ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
     ("storage.root",): _root_is_no_folder,
-    ("endpoint.url",): _key_in_address,
+    ("endpoint.url", "endpoint.others"): _no_servers,
     ("run_name",): _name_is_no_file_name,
 }

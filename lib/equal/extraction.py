@@ -20,7 +20,7 @@ from equal.core.qa import Prompt, fewest_tokens, usual_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
 from equal.history import collect_pairs, discard_uncommitted
-from equal.io.endpoint import check_endpoint, read_key
+from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import read_benchmarks, read_items, read_spared, require_disjoint
 from equal.io.replies import PayingClientFactory, ReplySpool, client_factory, fold_abandoned
@@ -106,7 +106,7 @@ class Extraction:
         endpoint = self.job.config.endpoint
         key = read_key(endpoint)
         needed = fewest_tokens(self.prompts[0], self.job.config.extraction.max_tokens)
-        check_endpoint(endpoint, key, min_context=needed)
+        check_servers(endpoint, key, min_context=needed)
         return client_factory(endpoint, key, self.spool, tasks=self.tasks)
 
     @property

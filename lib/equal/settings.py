@@ -223,8 +223,10 @@ def _convert(value: Any, kind: Any) -> tuple[Any, str]:
         items = [_convert(v, item)[0] for v in value] if isinstance(value, (list, tuple)) else [None]
         return (None if None in items else tuple(items)), f"a list of {item.__name__}"
     if origin is dict:
-        good = isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
-        return (value if good else None), "a mapping of names to strings"
+        item = typing.get_args(kind)[1]
+        found = {k: _convert(v, item)[0] for k, v in value.items()} if isinstance(value, dict) else {None: None}
+        good = all(isinstance(k, str) and v is not None for k, v in found.items())
+        return (found if good else None), f"a mapping of names to {'strings' if item is str else 'numbers'}"
     if kind is bool:
         return (value if isinstance(value, bool) else None), "true or false"
     if kind is int:

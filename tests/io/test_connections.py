@@ -26,7 +26,7 @@ KEY = "sk-for-one-host"
 
 def ask(url: str) -> Reply:
     async def one() -> Reply:
-        async with ClientFactory(url, KEY, 1, 2.0, 1, 1.0, 0.0)() as client:
+        async with ClientFactory({url: 1.0}, KEY, 1, 2.0, 1, 1.0, 0.0)() as client:
             return await client.ask(Request(({"role": "user", "content": "Tin"},), "m", {}))
 
     return asyncio.run(one())

@@ -33,7 +33,7 @@ def factory(server: ChatServer, **changes: object) -> ClientFactory:
         **{"key": server.key, "in_flight": 4, "timeout_s": 2.0, "max_attempts": 3, "max_wait_s": 0.05},
         **{"max_failed_share": 1.0, "restart_wait_s": 0.0, **changes},
     }
-    return ClientFactory(server.url, **settings)  # type: ignore[arg-type]
+    return ClientFactory({server.url: 1.0}, **settings)  # type: ignore[arg-type]
 
 
 def ask(server: ChatServer, *requests: Request, **changes: object) -> list[Reply]:

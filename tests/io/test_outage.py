@@ -23,7 +23,7 @@ def asked(url: str, count: int, **changes: object) -> list[Reply]:
     }
 
     async def all_of_them() -> list[Reply]:
-        async with ClientFactory(url, **settings)() as client:  # type: ignore[arg-type]
+        async with ClientFactory({url: 1.0}, **settings)() as client:  # type: ignore[arg-type]
             requests = [Request(({"role": "user", "content": str(i)},), "m", {}) for i in range(count)]
             return list(await asyncio.gather(*map(client.ask, requests)))
 
@@ -107,9 +107,9 @@ def test_a_client_that_closes_leaves_nobody_waiting_for_the_server() -> None:
         url = server.url  # of nobody, once it has ended
 
     async def left_over() -> set[asyncio.Task[object]]:
-        async with ClientFactory(url, "", 4, 5.0, 1, 1.0, 20.0, max_wait_s=0.05)() as client:
+        async with ClientFactory({url: 1.0}, "", 4, 5.0, 1, 1.0, 20.0, max_wait_s=0.05)() as client:
             asked = asyncio.ensure_future(client.ask(Request(({"role": "user", "content": "0"},), "m", {})))
-            while not client._outage.away:
+            while not client._servers._all[0].outage.away:
                 await asyncio.sleep(0.01)
             asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)

@@ -25,7 +25,7 @@ def exchange(server: ChatServer, *, key: str = KEY) -> tuple[Reply, Reply]:
     """The count of a request, then the reply to it, of one client."""
 
     async def both() -> tuple[Reply, Reply]:
-        async with ClientFactory(server.url, key, 2, 2.0, 3, 1.0, 0.0, max_wait_s=0.05)() as client:
+        async with ClientFactory({server.url: 1.0}, key, 2, 2.0, 3, 1.0, 0.0, max_wait_s=0.05)() as client:
             return await client.count(REQUEST), await client.ask(REQUEST)
 
     return asyncio.run(both())

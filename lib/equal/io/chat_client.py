@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,10 +19,10 @@ from aiohttp import ClientConnectorError, ClientError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from equal.core.chat import NOT_SENT, Reply, Request
-from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, read_chat
+from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, chat_url, read_chat
 from equal.io.connections import exchange, open_session
-from equal.io.outage import Outage
 from equal.io.prompt_size import read_count, tokenize_body, tokenize_url
+from equal.io.servers import Server, Servers
 
 #: seconds; the longest pause between two attempts, and the longest Retry-After that is honoured
 _MAX_WAIT_S = 60.0
@@ -40,7 +41,7 @@ class ClientFactory:
     """Makes a client in a Python worker; picklable, the key never shown.
 
     Attributes:
-        url: base of the API, such as http://127.0.0.1:8000/v1.
+        servers: base of each server's API, such as http://127.0.0.1:8000/v1, and its part of the requests.
         in_flight: requests at once of one client; there is one client a running task.
         timeout_s: of one attempt, from first byte sent to last byte read.
         max_attempts: tries of one request.
@@ -49,7 +50,7 @@ class ClientFactory:
         max_wait_s: longest pause between two tries.
     """
 
-    url: str
+    servers: Mapping[str, float]
     key: str = field(repr=False)
     in_flight: int
     timeout_s: float
@@ -82,30 +83,28 @@ class ChatClient:
         self._slots = asyncio.Semaphore(settings.in_flight)
         self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
-        self._url = settings.url.rstrip("/")
-        self._http = open_session(self._url, settings.key)
-        self._outage = Outage(self._http, self._url, settings.restart_wait_s)
+        self._urls = ", ".join(settings.servers)
+        self._http = open_session(next(iter(settings.servers)), settings.key)
+        self._servers = Servers(self._http, settings.servers, settings.restart_wait_s)
 
     async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._outage.close()
+        await self._servers.close()
         await self._http.close()
 
     async def ask(self, request: Request) -> Reply:
         """Send one request until it succeeds, cannot succeed, or its attempts are used up."""
         async with self._slots:
-            reply = await self._ask(f"{self._url}/chat/completions", _body(request), read_chat)
+            reply = await self._ask(chat_url, _body(request), read_chat)
         self._judge(reply)
         return reply
 
     async def count(self, request: Request) -> Reply:
         """A reply without text whose prompt_tokens are those of the request's prompt, or a failure as of `ask`."""
         async with self._slots:
-            reply = await self._ask(
-                tokenize_url(self._settings.url), tokenize_body(request), partial(read_count, request.messages)
-            )
+            reply = await self._ask(tokenize_url, tokenize_body(request), partial(read_count, request.messages))
         if reply.failure:  # its successes would hide that no request is answered
             self._judge(reply)
         return reply
@@ -124,7 +123,7 @@ class ChatClient:
                 f"endpoint.max_failed_share={allowed:g}; the last: {reply.error}"
             )
 
-    async def _ask(self, url: str, body: dict[str, Any], read: Read) -> Reply:
+    async def _ask(self, url_at: Callable[[str], str], body: dict[str, Any], read: Read) -> Reply:
         sent, uncounted, server_errors, broken_off = 0, 0, 0, False
         retrying = AsyncRetrying(
             stop=lambda _: sent - uncounted >= self._settings.max_attempts,
@@ -135,15 +134,16 @@ class ChatClient:
         try:
             async for attempt in retrying:
                 with attempt:
-                    await self._may_send()
+                    server = await self._server()
                     sent += 1
                     if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
                         body.pop("response_format", None)
                     try:
-                        reply = await self._send(url, body, read, sent)
+                        with server.busy():
+                            reply = await self._send(url_at(server.url), body, read, sent)
                     except PassingError as failure:
                         server_errors += failure.status == 500
-                        if failure.status in PERHAPS_AWAY and await self._was_away():
+                        if failure.status in PERHAPS_AWAY and await self._was_away(server):
                             uncounted += failure.unread or not broken_off
                             broken_off = broken_off or not failure.unread
                         raise
@@ -151,26 +151,32 @@ class ChatClient:
             return self._failed(failure, sent)
         return reply
 
-    async def _may_send(self) -> None:
-        if self._outage.away:
-            await self._was_away()
+    async def _server(self) -> Server:
+        """Where the next attempt goes."""
         if self._given_up:
             raise FinalError(self._given_up, failure=NOT_SENT)
-
-    async def _was_away(self) -> bool:
-        """Whether the server was away; returns when it is back."""
-        limit = self._settings.restart_wait_s
-        if not limit:
-            return False
         try:
-            return await self._outage.passed()
+            server = await self._servers.next()
         except TimeoutError as error:
-            raise FinalError(
-                f"no answer from {self._settings.url} for endpoint.restart_wait_s={limit:g} seconds; start the server "
-                "and run again, or raise it",
-                failure=NOT_SENT,
-                hopeless=True,
-            ) from error
+            raise self._not_back() from error
+        if self._given_up:  # meanwhile
+            raise FinalError(self._given_up, failure=NOT_SENT)
+        return server
+
+    async def _was_away(self, server: Server) -> bool:
+        """Whether the server was away; with no other one, it returns when that is back."""
+        try:
+            return await self._servers.lost(server)
+        except TimeoutError as error:
+            raise self._not_back() from error
+
+    def _not_back(self) -> FinalError:
+        return FinalError(
+            f"no answer from {self._urls} for endpoint.restart_wait_s={self._settings.restart_wait_s:g} seconds; "
+            "start the server and run again, or raise it",
+            failure=NOT_SENT,
+            hopeless=True,
+        )
 
     def _failed(self, failure: PassingError | FinalError, attempts: int) -> Reply:
         if isinstance(failure, FinalError):
@@ -179,7 +185,7 @@ class ChatClient:
             return Reply(failure=failure.failure, error=self._hidden(str(failure)), attempts=attempts)
         self._unreached = self._unreached + 1 if failure.status == 0 else 0
         if self._unreached >= max(_UNREACHED_LIMIT, self._settings.in_flight):
-            self._given_up = f"not sent: {self._unreached} requests in a row got no answer from {self._settings.url}"
+            self._given_up = f"not sent: {self._unreached} requests in a row got no answer from {self._urls}"
         return Reply(failure="failed", error=self._hidden(f"{failure} ({attempts} attempts)"), attempts=attempts)
 
     def _hidden(self, message: str) -> str:

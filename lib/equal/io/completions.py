@@ -75,6 +75,11 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
+def chat_url(url: str) -> str:
+    """Where a server whose API has this base takes chat requests."""
+    return f"{url}/chat/completions"
+
+
 def read_chat(status: int, headers: Mapping[str, str], content: bytes | None) -> Reply:
     """What the server says to a chat request; raises as `raise_for` and `read_completion` do."""
     if status != 200:

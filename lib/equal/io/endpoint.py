@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from aiohttp import ClientError
 
@@ -40,6 +41,16 @@ def read_key(endpoint: Endpoint, read_secret: Callable[[str, str], str] | None =
             "create it with `databricks secrets put-secret` and let the job's owner read the scope"
         ) from error
     return _sendable(key, f"endpoint.key_secret {endpoint.key_secret}")
+
+
+def check_servers(endpoint: Endpoint, key: str, *, min_context: int) -> None:
+    """`check_endpoint` for every server.
+
+    Raises:
+        EndpointError: names the first that cannot serve.
+    """
+    for url in endpoint.servers:
+        check_endpoint(replace(endpoint, url=url), key, min_context=min_context)
 
 
 def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int | None:

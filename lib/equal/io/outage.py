@@ -39,10 +39,16 @@ class Outage:
         Raises:
             TimeoutError: it did not come back within restart_wait_s.
         """
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.ensure_future(self._until_it_answers())
         # one request that is cancelled must not take the watch from the others
-        return await asyncio.shield(self._watch)
+        return await asyncio.shield(self._watching())
+
+    async def found(self) -> bool:
+        """Whether it is away now; if so, it is watched until it is back, or has stayed away too long to be asked."""
+        if not self.away and await self._answers():
+            return False
+        self.away = True
+        self._watching()
+        return True
 
     async def close(self) -> None:
         """Stop watching: whoever waited is gone, and the connection it asks by closes."""
@@ -50,8 +56,16 @@ class Outage:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
 
+    def _watching(self) -> asyncio.Task[bool]:
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.ensure_future(self._until_it_answers())
+            # where others serve, nobody may be waiting for this one
+            self._watch.add_done_callback(lambda watch: watch.cancelled() or watch.exception())
+        return self._watch
+
     async def _until_it_answers(self) -> bool:
         if await self._answers():
+            self.away = False
             return False
         self.away, started, pause = True, time.monotonic(), _FIRST_PAUSE_S
         where, limit = self._url, self._restart_wait_s

@@ -173,14 +173,14 @@ def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: in
     """The factory that `extract_pairs` takes.
 
     Args:
-        endpoint: url, requests in flight over all tasks, timeout, attempts, when to wait and when to give up.
+        endpoint: servers, requests in flight over all tasks, timeout, attempts, when to wait and when to give up.
         key: as read by `endpoint.read_key`.
         spool: where replies are kept until they are folded.
         tasks: Spark tasks that run at the same time, among which endpoint.in_flight is shared out.
     """
     in_flight = max(1, endpoint.in_flight // max(tasks, 1))
     client = ClientFactory(
-        endpoint.url,
+        endpoint.servers,
         key,
         in_flight,
         endpoint.timeout_s,

@@ -1,0 +1,105 @@
+"""Several servers of one model: shares, one that dies and comes back, one that serves another model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from chat_server import ChatServer, endpoint_at
+from equal.config import load
+from equal.core.chat import Reply, Request
+from equal.errors import ConfigError, EndpointError
+from equal.io.chat_client import ClientFactory
+from equal.io.endpoint import check_servers
+
+
+def asked(servers: dict[str, float], count: int, **changes: object) -> list[Reply]:
+    settings = {
+        **{"key": "", "in_flight": 8, "timeout_s": 5.0, "max_attempts": 2, "max_wait_s": 0.05},
+        **{"max_failed_share": 1.0, "restart_wait_s": 20.0, **changes},
+    }
+
+    async def all_of_them() -> list[Reply]:
+        async with ClientFactory(servers, **settings)() as client:  # type: ignore[arg-type]
+            requests = [Request(({"role": "user", "content": str(i)},), "m", {}) for i in range(count)]
+            return list(await asyncio.gather(*map(client.ask, requests)))
+
+    return asyncio.run(all_of_them())
+
+
+def numbers(server: ChatServer) -> list[int]:
+    return sorted(int(body["messages"][-1]["content"]) for body in server.bodies)
+
+
+def test_requests_are_shared_out_by_weight() -> None:
+    with ChatServer() as one, ChatServer() as three:
+        one.delay_s = three.delay_s = 0.02
+        replies = asked({one.url: 1.0, three.url: 3.0}, 160)
+        assert [reply.failure for reply in replies] == [""] * 160
+        assert sorted(numbers(one) + numbers(three)) == list(range(160))
+        # of eight at once two and six, but for the moments in which one waits for the other
+        assert (one.most_in_flight, three.most_in_flight) == (2, 6)
+        assert 25 <= len(one.bodies) <= 55
+
+
+def test_one_that_dies_is_passed_over_and_taken_back_when_it_answers_again() -> None:
+    dying, lasting = ChatServer(), ChatServer()
+    back: list[ChatServer] = []
+
+    def die_and_return() -> None:
+        while len(dying.bodies) < 10:
+            time.sleep(0.002)
+        dying.__exit__()
+        served = len(lasting.bodies)
+        while len(lasting.bodies) < served + 60:  # it serves alone meanwhile
+            time.sleep(0.002)
+        back.append(ChatServer(port=dying.port))
+        back[0].__enter__()
+
+    dying.delay_s = lasting.delay_s = 0.02
+    thread = threading.Thread(target=die_and_return)
+    with lasting, dying:
+        thread.start()
+        replies = asked({dying.url: 1.0, lasting.url: 1.0}, 400)
+        thread.join()
+    back[0].__exit__()
+    assert [reply.failure for reply in replies] == [""] * 400
+    assert back[0].bodies, "it is asked again"
+    twice = len(dying.bodies) + len(lasting.bodies) + len(back[0].bodies) - 400
+    assert 0 <= twice <= 4, "what was under way to it"
+
+
+def test_when_none_is_left_the_run_stops_as_with_one() -> None:
+    with ChatServer() as first, ChatServer() as second:
+        urls = {first.url: 1.0, second.url: 2.0}
+    started = time.monotonic()
+    replies = asked(urls, 20, restart_wait_s=0.5)
+    assert time.monotonic() - started < 5
+    assert {reply.failure for reply in replies} == {"not_sent"}
+    assert all(url in replies[0].error for url in urls)
+
+
+def test_one_that_serves_another_model_is_named_before_anything_is_asked() -> None:
+    with ChatServer() as right, ChatServer(model="another") as wrong:
+        endpoint = endpoint_at(right.url, others={wrong.url: 1.0})
+        with pytest.raises(EndpointError, match=f"'test-model', served at {wrong.url}: another"):
+            check_servers(endpoint, "", min_context=1)
+        assert not right.bodies
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ("{http://b:1/v1: 0}", "endpoint.others: gives http://b:1/v1 the weight 0, allowed: above 0"),
+        ("{http://a:1/v1/: 1}", "endpoint.others: has http://a:1/v1/, which is endpoint.url"),
+        ("{http://k@b:1/v1: 1}", "endpoint.others: holds a user or a key before @"),
+        ("[http://b:1/v1]", "endpoint.others: is ['http://b:1/v1'] (list), expected a mapping of names to numbers"),
+    ],
+)
+def test_what_is_no_share_is_named(others: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(overrides=["endpoint.url=http://a:1/v1", f"endpoint.others={others}"])
+    assert said in str(error.value)
