@@ -56,7 +56,8 @@ map_of_arms
 # COMMAND ----------
 
 rewarded = [row for row in history if row["reward"] is not None]
-rewards = figures.rewards(rewarded, max((row["iteration"] for row in history), default=0))
+last = max((row["iteration"] for row in history), default=0)
+rewards = figures.rewards(rewarded, last, used["warm_up_iterations"])
 rewards
 
 # COMMAND ----------

@@ -30,8 +30,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 TESTS = Path(__file__).resolve().parent
 #: folders whose files share what takes long to make
 FOLDERS = ("tests/extract", "tests/history")
-#: take minutes each, so they begin first: one process must not be left alone with one of them at the end
-LONGEST = ("extract", "test_vllm_lane.py", "test_disk_full.py")
+#: take minutes each, so they begin first: one process must not be left alone with one of them at the end; the two
+#: before the real server warm the session up for it
+LONGEST = ("extract", "test_refresh.py", "test_ingest.py", "test_vllm_lane.py", "test_disk_full.py")
 
 
 class ByFixtures(LoadScopeScheduling):

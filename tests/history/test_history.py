@@ -19,6 +19,7 @@ PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]
 
 
 def _answer(history, name: str) -> list[dict[str, object]]:
+    history.register_all()
     return [row.asDict() for row in history.spark.sql(QUERIES[name].sql).collect()]
 
 
