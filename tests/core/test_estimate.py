@@ -6,7 +6,7 @@ import doctest
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -32,6 +32,7 @@ def test_the_interval_holds_the_sum_of_further_documents_as_often_as_it_says(siz
     assert abs(held / 2000 - CONFIDENCE) < 0.02
 
 
+@settings(deadline=None)
 @given(AMOUNTS, st.integers(1, 1000))
 def test_the_interval_is_that_of_student(sample, count):
     found = total(sample, count)
@@ -41,6 +42,7 @@ def test_the_interval_is_that_of_student(sample, count):
     assert 0 <= found.low <= found.value <= found.high
 
 
+@settings(deadline=None)
 @given(AMOUNTS, st.integers(1, 1000), st.floats(0, 1e6))
 def test_no_budget_is_foreseen_to_be_exceeded_and_more_budget_reads_no_fewer(sample, documents, budget):
     found = foresee({"tokens": sample}, documents, {"tokens": budget})

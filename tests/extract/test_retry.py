@@ -21,7 +21,8 @@ def outcomes(tables: Tables) -> dict[str, tuple]:
 
 
 def pairs(tables: Tables) -> dict[str, tuple]:
-    return {row.pair_id: row[1:4] for row in tables.read(QA_PAIRS).where("run_id = 'r'").sort("pair_id").collect()}
+    rows = tables.read(QA_PAIRS).where("run_id = 'r'").collect()
+    return {row.pair_id: (row.arm_id, row.doc_id, row.question, row.answer, row.embedding) for row in rows}
 
 
 def last_rewards(tables: Tables) -> dict[int, tuple]:
