@@ -122,7 +122,7 @@ def test_colours_follow_light_and_dark_in_page_and_plots(source):
 
 
 def test_wide_content_scrolls_inside_its_own_box(source):
-    assert source.count("<table>") == len(re.findall(r'<div class="scroll"><table>', source)) == 5
+    assert source.count("<table>") == len(re.findall(r'<div class="scroll"><table>', source)) == 6
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in source
 
 
