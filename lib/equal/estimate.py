@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from equal.config import RunConfig
-from equal.core.costs import money
+from equal.core.costs import inference_flops, money
 from equal.core.estimate import CONFIDENCE, Foreseen, Range, busy_seconds, foresee
 from equal.errors import EndpointError
 from equal.extraction import UNSERVED, Extraction
@@ -25,8 +25,8 @@ from equal.io.marks import Marks
 from equal.io.session import open_session
 from equal.io.stage import Job
 from equal.io.tables import Tables
-from equal.loop import Spent
-from equal.schemas import DOC_ID, DOCUMENTS, ESTIMATES, EXTRACTIONS, REMOVALS, REPLIES
+from equal.loop import Extracted, Spent
+from equal.schemas import COSTS, DOC_ID, DOCUMENTS, ESTIMATES, EXTRACTIONS, REMOVALS, REPLIES
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, hash_order
 
@@ -72,8 +72,9 @@ def _sample(job: Job, documents: DataFrame, count: int) -> dict[str, list[float]
             discard_uncommitted(job.tables, probe, 0)
             reading = Extraction(job, probe, job.config.encoder.model)
             first = first_documents(documents, key=hash_order(job.config.seed), start=0, stop=count)
-            share = reading.limits.left(Spent()).share(count)
+            share, started = reading.limits.left(Spent()).share(count), datetime.now(timezone.utc)
             paid = reading.read(0, first.select(DOC_ID, F.lit(None).cast("int").alias("arm_id")), share)
+            _enter(job, paid, started)
         log.info(
             "estimate: asked about %d documents, %d calls, %s tokens; the warm-up will not ask about them again",
             count, paid.calls, f"{paid.paid_prompt_tokens + paid.paid_completion_tokens:,}",
@@ -86,6 +87,20 @@ def _sample(job: Job, documents: DataFrame, count: int) -> dict[str, list[float]
             "what it said of the others stands in table extractions"
         )
     return _taken(job, [row for row in rows if row.doc_id in served])
+
+
+def _enter(job: Job, paid: Extracted, started: datetime) -> None:
+    """The probe in the ledger: the warm-up will find its replies in the store."""
+    now = datetime.now(timezone.utc)
+    tokens = paid.paid_prompt_tokens + paid.paid_completion_tokens
+    row = {
+        "run_id": job.owner, "stage": "estimate", "iteration": 0, "documents": sum(paid.documents.values()),
+        "calls": paid.calls, "cached_calls": paid.cached_calls, "prompt_tokens": paid.paid_prompt_tokens,
+        "cached_tokens": paid.paid_cached_tokens, "completion_tokens": paid.paid_completion_tokens,
+        "seconds": (now - started).total_seconds(), "money": paid.paid_money, "recorded_at": now,
+        "flops": inference_flops(job.config.endpoint.model_parameters, tokens),
+    }  # fmt: skip
+    job.tables.append(COSTS, job.tables.rows(COSTS, [row]))
 
 
 def _read_rows(tables: Tables, run_id: str) -> list[Row]:
