@@ -29,9 +29,10 @@ demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 
 test: setup lint  ## lint, types and every test, real vLLM server included
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=15
 
-chaos: setup  ## the long tests of what goes wrong, and faults.py: minutes
+chaos: setup  ## the long tests of what goes wrong, faults.py and kills.py: most of an hour
 	$(BIN)/python -m pytest -m chaos --durations=15
 	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/kills.py
 
 bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs/ and refs/, and nothing else running
 	$(BIN)/python benchmarks/reward_update.py
