@@ -105,6 +105,8 @@ class Endpoint:
     url: str = setting(science=False)
     others: dict[str, float] = setting(science=False)
     model: str = setting()
+    refine_model: str = setting()
+    refine_url: str = setting(science=False)
     model_parameters: int = setting(low=0, science=False)
     key_env: str = setting(science=False)
     key_secret: str = setting(science=False)
@@ -118,6 +120,11 @@ class Endpoint:
     def servers(self) -> dict[str, float]:
         """Every server's URL and its part of the requests."""
         return {self.url: 1.0, **self.others}
+
+    @property
+    def elsewhere(self) -> dict[str, dict[str, float]]:
+        """The servers of a model that is not served there."""
+        return {self.refine_model: {self.refine_url: 1.0}} if self.refine_model and self.refine_url else {}
 
 
 @dataclass(frozen=True)

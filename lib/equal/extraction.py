@@ -168,6 +168,7 @@ class Extraction:
             iteration=iteration,
             num_partitions=self.tasks,
             allowance=allowance,
+            refine_model=job.config.endpoint.refine_model,
         )
         job.tables.append(EXTRACTIONS, rows)
         written = job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}").persist()

@@ -233,6 +233,17 @@ def test_plain_text_goes_through_both_passes_without_a_schema() -> None:
     assert [request.schema for request in requests] == [None, None]
 
 
+def test_each_pass_may_have_a_model_of_its_own() -> None:
+    asked: list[str] = []
+
+    def says(request: Request) -> str | Reply:
+        asked.append(request.model)
+        return draft_or_refine("[]")(request)
+
+    read(says, METALS, recipe=replace(recipe("written", refine=True), refine_model="judge"))
+    assert asked == ["m", "judge"]
+
+
 def test_nothing_to_refine_is_not_asked() -> None:
     reading = read(lambda r: '{"pairs": []}', METALS, recipe=recipe("written", refine=True))
     assert [p.name for p in reading.passes] == ["extract"]

@@ -109,7 +109,7 @@ def test_a_client_that_closes_leaves_nobody_waiting_for_the_server() -> None:
     async def left_over() -> set[asyncio.Task[object]]:
         async with ClientFactory({url: 1.0}, "", 4, 5.0, 1, 1.0, 20.0, max_wait_s=0.05)() as client:
             asked = asyncio.ensure_future(client.ask(Request(({"role": "user", "content": "0"},), "m", {})))
-            while not client._servers._all[0].outage.away:
+            while not client._servers[""]._all[0].outage.away:
                 await asyncio.sleep(0.01)
             asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)

@@ -103,3 +103,21 @@ def test_what_is_no_share_is_named(others: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(overrides=["endpoint.url=http://a:1/v1", f"endpoint.others={others}"])
     assert said in str(error.value)
+
+
+def test_another_model_is_asked_where_it_is_served_and_checked_there() -> None:
+    with ChatServer(model="m") as first, ChatServer(model="judge") as second:
+        factory = ClientFactory({first.url: 1.0}, "", 4, 5.0, 1, 1.0, 0.0, elsewhere={"judge": {second.url: 1.0}})
+
+        async def both() -> list[Reply]:
+            async with factory() as client:
+                requests = [Request(({"role": "user", "content": "0"},), model, {}) for model in ("m", "judge")]
+                return [await client.ask(request) for request in requests]
+
+        assert [reply.failure for reply in asyncio.run(both())] == ["", ""]
+        assert [[body["model"] for body in server.bodies] for server in (first, second)] == [["m"], ["judge"]]
+        endpoint = endpoint_at(first.url, model="m", refine_model="judge", refine_url=second.url)
+        check_servers(endpoint, "", min_context=1)
+        assert endpoint.elsewhere == {"judge": {second.url: 1.0}}
+        with pytest.raises(EndpointError, match=f"'judge', served at {first.url}: m"):
+            check_servers(endpoint_at(first.url, model="m", refine_model="judge"), "", min_context=1)

@@ -40,6 +40,7 @@ class Recipe:
         refine: the second pass, or None.
         min_answer_similarity: quoted: cosine under which a question counts as unanswered.
         min_grounded_share: of an answer's content words that must stand in the passage.
+        refine_model: of the second pass; "" is `model`.
     """
 
     extract: Prompt
@@ -49,12 +50,13 @@ class Recipe:
     max_tokens: int
     min_answer_similarity: float
     min_grounded_share: float
+    refine_model: str = ""
 
     def request(self, prompt: Prompt, passage: Passage, drafts: Sequence[QA] = ()) -> Request:
         """What is asked about one passage."""
         return Request(
             messages=prompt.messages(passage.text, drafts),
-            model=self.model,
+            model=self.refine_model if prompt is self.refine and self.refine_model else self.model,
             parameters={"temperature": self.temperature, "max_tokens": self.max_tokens},
             schema=prompt.schema,
             prompt_version=prompt.version,

@@ -48,6 +48,7 @@ class ClientFactory:
         max_failed_share: of one client's requests; clearly above it the client sends no more.
         restart_wait_s: for a server that is away; 0 does not wait.
         max_wait_s: longest pause between two tries.
+        elsewhere: the servers of a model that those do not serve.
     """
 
     servers: Mapping[str, float]
@@ -58,6 +59,7 @@ class ClientFactory:
     max_failed_share: float
     restart_wait_s: float
     max_wait_s: float = _MAX_WAIT_S
+    elsewhere: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __call__(self) -> ChatClient:
         """A client for the running event loop; close it with `async with`."""
@@ -83,15 +85,18 @@ class ChatClient:
         self._slots = asyncio.Semaphore(settings.in_flight)
         self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
-        self._urls = ", ".join(settings.servers)
         self._http = open_session(next(iter(settings.servers)), settings.key)
-        self._servers = Servers(self._http, settings.servers, settings.restart_wait_s)
+        self._servers = {
+            model: Servers(self._http, weights, settings.restart_wait_s)
+            for model, weights in {"": settings.servers, **settings.elsewhere}.items()
+        }
 
     async def __aenter__(self) -> ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._servers.close()
+        for servers in self._servers.values():
+            await servers.close()
         await self._http.close()
 
     async def ask(self, request: Request) -> Reply:
@@ -125,6 +130,7 @@ class ChatClient:
 
     async def _ask(self, url_at: Callable[[str], str], body: dict[str, Any], read: Read) -> Reply:
         sent, uncounted, server_errors, broken_off = 0, 0, 0, False
+        servers = self._servers.get(body["model"], self._servers[""])
         retrying = AsyncRetrying(
             stop=lambda _: sent - uncounted >= self._settings.max_attempts,
             wait=self._wait,
@@ -134,7 +140,7 @@ class ChatClient:
         try:
             async for attempt in retrying:
                 with attempt:
-                    server = await self._server()
+                    server = await self._server(servers)
                     sent += 1
                     if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
                         body.pop("response_format", None)
@@ -143,7 +149,7 @@ class ChatClient:
                             reply = await self._send(url_at(server.url), body, read, sent)
                     except PassingError as failure:
                         server_errors += failure.status == 500
-                        if failure.status in PERHAPS_AWAY and await self._was_away(server):
+                        if failure.status in PERHAPS_AWAY and await self._was_away(servers, server):
                             uncounted += failure.unread or not broken_off
                             broken_off = broken_off or not failure.unread
                         raise
@@ -151,28 +157,28 @@ class ChatClient:
             return self._failed(failure, sent)
         return reply
 
-    async def _server(self) -> Server:
+    async def _server(self, servers: Servers) -> Server:
         """Where the next attempt goes."""
         if self._given_up:
             raise FinalError(self._given_up, failure=NOT_SENT)
         try:
-            server = await self._servers.next()
+            server = await servers.next()
         except TimeoutError as error:
-            raise self._not_back() from error
+            raise self._not_back(servers) from error
         if self._given_up:  # meanwhile
             raise FinalError(self._given_up, failure=NOT_SENT)
         return server
 
-    async def _was_away(self, server: Server) -> bool:
+    async def _was_away(self, servers: Servers, server: Server) -> bool:
         """Whether the server was away; with no other one, it returns when that is back."""
         try:
-            return await self._servers.lost(server)
+            return await servers.lost(server)
         except TimeoutError as error:
-            raise self._not_back() from error
+            raise self._not_back(servers) from error
 
-    def _not_back(self) -> FinalError:
+    def _not_back(self, servers: Servers) -> FinalError:
         return FinalError(
-            f"no answer from {self._urls} for endpoint.restart_wait_s={self._settings.restart_wait_s:g} seconds; "
+            f"no answer from {servers} for endpoint.restart_wait_s={self._settings.restart_wait_s:g} seconds; "
             "start the server and run again, or raise it",
             failure=NOT_SENT,
             hopeless=True,
@@ -185,7 +191,7 @@ class ChatClient:
             return Reply(failure=failure.failure, error=self._hidden(str(failure)), attempts=attempts)
         self._unreached = self._unreached + 1 if failure.status == 0 else 0
         if self._unreached >= max(_UNREACHED_LIMIT, self._settings.in_flight):
-            self._given_up = f"not sent: {self._unreached} requests in a row got no answer from {self._urls}"
+            self._given_up = f"not sent: {self._unreached} requests in a row got no answer from {self._servers['']}"
         return Reply(failure="failed", error=self._hidden(f"{failure} ({attempts} attempts)"), attempts=attempts)
 
     def _hidden(self, message: str) -> str:

@@ -51,6 +51,9 @@ def check_servers(endpoint: Endpoint, key: str, *, min_context: int) -> None:
     """
     for url in endpoint.servers:
         check_endpoint(replace(endpoint, url=url), key, min_context=min_context)
+    if endpoint.refine_model:
+        for url in [endpoint.refine_url] if endpoint.refine_url else endpoint.servers:
+            check_endpoint(replace(endpoint, url=url, model=endpoint.refine_model), key, min_context=min_context)
 
 
 def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int | None:

@@ -187,6 +187,7 @@ def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: in
         endpoint.max_attempts,
         endpoint.max_failed_share,
         endpoint.restart_wait_s,
+        elsewhere=endpoint.elsewhere,
     )
     return PayingClientFactory(client, spool)
 

@@ -55,6 +55,9 @@ class Servers:
             for url, weight in weights.items()
         ]
 
+    def __str__(self) -> str:
+        return ", ".join(server.url for server in self._all)
+
     async def next(self) -> Server:
         """The one that is there with the fewest requests for its weight; when all are away, the first that is back.
 

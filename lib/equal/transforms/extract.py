@@ -75,6 +75,7 @@ def extract_pairs(
     iteration: int,
     num_partitions: int,
     allowance: Allowance = UNLIMITED,
+    refine_model: str = "",
 ) -> DataFrame:
     """Read every document and return what each pass over it gave.
 
@@ -98,6 +99,7 @@ def extract_pairs(
         iteration: of the rows.
         num_partitions: tasks; requests in flight are shared out among those that run at the same time.
         allowance: of every single document.
+        refine_model: of the second pass; "" is `model`.
 
     Returns:
         Schema EXTRACTIONS: a row a document and pass, one of a document's rows final. On that row stand its
@@ -109,7 +111,14 @@ def extract_pairs(
         count too, but not in the paid_ columns.
     """
     recipe = Recipe(
-        extract_prompt, refine_prompt, model, temperature, max_tokens, min_answer_similarity, min_grounded_share
+        extract_prompt,
+        refine_prompt,
+        model,
+        temperature,
+        max_tokens,
+        min_answer_similarity,
+        min_grounded_share,
+        refine_model,
     )
     schema = to_arrow_schema(SCHEMAS[EXTRACTIONS])
 
@@ -119,7 +128,7 @@ def extract_pairs(
             rows = [row for document, reading in readings for row in _rows(document, reading, run_id, iteration)]
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
-    known = known_replies.where(F.col("model") == model)
+    known = known_replies.where(F.col("model").isin(model, refine_model))
     documents = _with_replies(passages, known).repartition(num_partitions).sortWithinPartitions(DOC_ID)
     return documents.mapInArrow(read_partition, SCHEMAS[EXTRACTIONS])
 
