@@ -110,16 +110,8 @@ def extract_pairs(
         and calls are each pass's own and add up over rows; tokens of replies that were read back (cached_calls)
         count too, but not in the paid_ columns.
     """
-    recipe = Recipe(
-        extract_prompt,
-        refine_prompt,
-        model,
-        temperature,
-        max_tokens,
-        min_answer_similarity,
-        min_grounded_share,
-        refine_model,
-    )
+    checks = (min_answer_similarity, min_grounded_share)
+    recipe = Recipe(extract_prompt, refine_prompt, model, temperature, max_tokens, *checks, refine_model)
     schema = to_arrow_schema(SCHEMAS[EXTRACTIONS])
 
     def read_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
