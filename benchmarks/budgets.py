@@ -36,8 +36,10 @@ from equal.core.reading import Reading, Recipe
 from equal.core.transport import Estimate
 from equal.io.chat_client import ClientFactory
 from equal.io.prompts import load_prompts
-from equal.io.replies import PayingClientFactory, ReplySpool
-from equal.loop import Extracted, Limits, Pairs, Policy, Scored, Spent, State, run_bandit
+from equal.io.replies import PayingClientFactory
+from equal.io.spool import ReplySpool
+from equal.loop import run_bandit
+from equal.state import Extracted, Limits, Pairs, Policy, Scored, Spent, State
 from equal.transforms.extract import _read_batches
 
 BUDGETS = ("documents", "tokens", "money")

@@ -32,7 +32,8 @@ from equal.core.ngrams import words
 from equal.core.qa import passage_key
 from equal.core.reading import Recipe
 from equal.io.prompts import load_prompts
-from equal.io.replies import ReplySpool, client_factory
+from equal.io.replies import client_factory
+from equal.io.spool import ReplySpool
 from equal.transforms.extract import _read_batches, _rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

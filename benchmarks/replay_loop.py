@@ -14,7 +14,8 @@ from equal.core.allowance import Allowance
 from equal.core.bandit import ArmState, Pull, arms_at_once
 from equal.core.strategies import IN_ONE_ORDER
 from equal.core.transport import Estimate, cost_and_error, cost_matrix, transport_cost
-from equal.loop import Extracted, Limits, Pairs, Policy, Scored, Spent, State, run_bandit
+from equal.loop import run_bandit
+from equal.state import Extracted, Limits, Pairs, Policy, Scored, Spent, State
 
 #: pairs chosen of what was paid for, when documents to quality are counted
 NUM_CHOSEN = 200

@@ -36,7 +36,8 @@ from equal.core.qa import passage_key
 from equal.core.reading import Recipe
 from equal.io.chat_client import _body
 from equal.io.prompts import load_prompts
-from equal.io.replies import ReplySpool, client_factory
+from equal.io.replies import client_factory
+from equal.io.spool import ReplySpool
 from equal.transforms.extract import _read_batches
 
 #: of the fast server, whose 1,280 requests a second are about what one process can send, and of one at a GPU's pace

@@ -22,7 +22,8 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
     "contradictions": (set(), set()),
     "schemas": (set(), {"pyspark"}),
     "core": ({"errors"}, {"numpy", "scipy", "numba", "ot"}),
-    "loop": ({"core", "errors"}, {"numpy"}),
+    "state": ({"core"}, {"numpy"}),
+    "loop": ({"core", "state"}, set()),
     "selection": ({"core", "errors"}, {"numpy"}),
     "training": (
         {"core", "errors"},
@@ -40,7 +41,10 @@ LAW: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "wiring": (
-        {"core", "loop", "io", "transforms", "selection", "training", "schemas", "errors", "config", "settings"},
+        {
+            *("core", "state", "loop", "io", "transforms", "selection", "training"),
+            *("schemas", "errors", "config", "settings"),
+        },
         {"pyspark", "numpy", "tqdm"},
     ),
 }

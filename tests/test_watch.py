@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equal.config import RunConfig, load
+from equal.core.allowance import NOTHING
 from equal.core.bandit import ArmState
 from equal.history import Step
 from equal.io.progress import write_progress
-from equal.loop import Extracted, Iteration, Limits, Pairs, Spent, State
+from equal.state import Extracted, Iteration, Limits, Pairs, Spent, State
 from equal.watch import Watch, seconds_left
 
 NO_PAIRS = Pairs(np.empty(0, object), np.empty(0, int), np.empty(0, object), np.empty((0, 0), np.float32))
@@ -68,7 +69,8 @@ def iteration(number: int, rewards: dict[int, float | None], outcomes: dict[str,
     ids = np.array([f"{number}-{n}" for n in range(count)], object)
     pairs = replace(NO_PAIRS, pair_ids=ids)
     extracted = Extracted(dict.fromkeys(rewards, sum(outcomes.values()) // len(rewards)), pairs, outcomes)
-    return Iteration(number, False, {n: arm(n, r) for n, r in rewards.items()}, {}, {}, extracted, spent, "", 0.0)
+    arms = {n: arm(n, r) for n, r in rewards.items()}
+    return Iteration(number, False, NOTHING, arms, {}, {}, extracted, spent, "", 0.0)
 
 
 FIRST = iteration(1, dict.fromkeys(range(7)) | {0: 0.5}, {"accepted": 5, "failed": 2}, Spent(7, 1000, 0.25))

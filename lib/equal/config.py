@@ -149,6 +149,7 @@ class Bandit:
     arms_per_iteration: int = setting(low=0)
     exploration: str = setting(choices=("paper", "constant", "variance", "thompson"))
     alpha: float = setting(low=0.0)
+    pipeline_depth: int = setting(low=1, high=2)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from equal.io.marks import Marks
 from equal.io.session import open_session
 from equal.io.stage import Job
 from equal.io.tables import Tables
-from equal.loop import Extracted, Spent
 from equal.schemas import COSTS, DOC_ID, DOCUMENTS, ESTIMATES, EXTRACTIONS, REMOVALS, REPLIES
+from equal.state import Extracted, Spent
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, hash_order
 

@@ -23,11 +23,12 @@ from equal.history import collect_pairs, discard_uncommitted
 from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import read_benchmarks, read_items, read_spared, require_disjoint
-from equal.io.replies import PayingClientFactory, ReplySpool, client_factory, fold_abandoned
+from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned, fold_all
+from equal.io.spool import ReplySpool
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
-from equal.loop import Extracted, Limits, Pairs, Scored
 from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
+from equal.state import Extracted, Limits, Pairs, Scored
 from equal.training.encoder import EncoderFactory
 from equal.transforms.extract import extract_pairs, qa_pairs_of
 from equal.transforms.passages import passages
@@ -95,19 +96,22 @@ class Extraction:
         )
         return self.make_encoder().encode([item.text for item in items])
 
-    @property
-    def spool(self) -> ReplySpool:
-        """Replies that are paid for and not yet in the table."""
-        return ReplySpool(self.job.path("spool", self.job.owner))
+    def spool(self, iteration: int) -> ReplySpool:
+        """Replies that are paid for and not yet in the table; an iteration folds its own, as another may run."""
+        return ReplySpool(self.job.path("spool", self.job.owner, str(iteration)))
 
     @cached_property
-    def make_client(self) -> PayingClientFactory:
-        """Checks the endpoint once, before the first call."""
+    def key(self) -> str:
+        """The endpoint's, which is checked once, before the first call."""
         endpoint = self.job.config.endpoint
         key = read_key(endpoint)
         needed = fewest_tokens(self.prompts[0], self.job.config.extraction.max_tokens)
         check_servers(endpoint, key, min_context=needed)
-        return client_factory(endpoint, key, self.spool, tasks=self.tasks)
+        return key
+
+    def make_client(self, iteration: int) -> PayingClientFactory:
+        """What makes the clients of an iteration's tasks."""
+        return client_factory(self.job.config.endpoint, self.key, self.spool(iteration), tasks=self.tasks)
 
     @property
     def tasks(self) -> int:
@@ -131,7 +135,7 @@ class Extraction:
         """Take over what killed processes left: their replies are kept, rows without a commit mark go."""
         root = self.job.config.storage.root
         fold_abandoned(self.job.path("spool"), root, self.job.tables)
-        self.spool.fold(self.job.tables)
+        fold_all(self.job.path("spool", self.job.owner), self.job.tables)
         discard_uncommitted(self.job.tables, self.run_id, first_iteration)
 
     def read(
@@ -161,7 +165,7 @@ class Extraction:
             max_tokens=settings.max_tokens,
             min_answer_similarity=settings.min_answer_similarity,
             min_grounded_share=settings.min_grounded_share,
-            make_client=self.make_client,
+            make_client=self.make_client(iteration),
             make_encoder=self.make_encoder,
             index=self.index,
             run_id=self.run_id,
@@ -176,7 +180,8 @@ class Extraction:
             extracted = self._totals(written, collect_pairs(qa_pairs_of(written)))
             self._require_served(extracted, written, max_failed_share)
             side_by_side(
-                lambda: job.tables.append(QA_PAIRS, qa_pairs_of(written)), lambda: self.spool.fold(job.tables)
+                lambda: job.tables.append(QA_PAIRS, qa_pairs_of(written)),
+                lambda: self.spool(iteration).fold(job.tables),
             )
         finally:
             written.unpersist()

@@ -16,8 +16,8 @@ from equal.core.allowance import Amount
 from equal.core.bandit import ArmState, fold
 from equal.errors import TableError
 from equal.io.tables import Tables, side_by_side
-from equal.loop import Iteration, Pairs, Spent, State
 from equal.schemas import ARM_HISTORY, ASSIGNMENTS, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS
+from equal.state import Iteration, Pairs, Spent, State, ahead_of_last
 
 _NO_PAIRS = Pairs(np.empty(0, object), np.empty(0, int), np.empty(0, object), np.empty((0, 0), np.float32))
 
@@ -61,17 +61,39 @@ def open_state(tables: Tables, run: Run, first_iteration: int) -> State:
         TableError: the run_name has history of another configuration or another corpus.
     """
     settle_retries(tables, run.run_id)
-    own = F.col("run_id") == run.run_id
-    iterations = tables.read(ITERATIONS).where(own).orderBy("iteration").collect()
+    iterations = tables.read(ITERATIONS).where(F.col("run_id") == run.run_id).orderBy("iteration").collect()
     _require_same(run, iterations)
+    return _state_after(tables, run, iterations, first_iteration)
+
+
+def state_ahead(tables: Tables, run: Run, state: State) -> State | None:
+    """What the iteration after the last committed one was chosen by, where it began before that one had ended.
+
+    Args:
+        tables: where the history lies.
+        run: the run.
+        state: as `open_state` gives it.
+
+    Returns:
+        The state with the rewards of before the last iteration, and all that this one had reserved as spent. None
+        where it was waited for: after the warm-up, and after documents that were asked about again.
+    """
+    iterations = tables.read(ITERATIONS).where(F.col("run_id") == run.run_id).orderBy("iteration").collect()
+    if not iterations or iterations[-1].warm_up or not iterations[-1].documents:
+        return None
+    last, before = iterations[-1], _state_after(tables, run, iterations[:-1], 0)
+    return ahead_of_last(state, before, Amount(last.reserved_tokens, last.reserved_money))
+
+
+def _state_after(tables: Tables, run: Run, iterations: Sequence[Row], first_iteration: int) -> State:
+    own = F.col("run_id") == run.run_id
     assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering)
     sizes = assignments.groupBy("cluster_id").agg(F.count("*").alias("size")).collect()
-    committed = [row.iteration for row in iterations]
-    history = tables.read(ARM_HISTORY).where(own & F.col("iteration").isin(committed))
-    known = fold([row.asDict() for row in history.collect()])
+    committed = own & F.col("iteration").isin([row.iteration for row in iterations])
+    known = fold([row.asDict() for row in tables.read(ARM_HISTORY).where(committed).collect()])
     arms = {row.cluster_id: _arm(row.cluster_id, row["size"], known.get(row.cluster_id)) for row in sizes}
-    pairs = collect_pairs(tables.read(QA_PAIRS).where(own & F.col("iteration").isin(committed)))
-    read = tables.read(EXTRACTIONS).where(own & F.col("iteration").isin(committed))
+    pairs = collect_pairs(tables.read(QA_PAIRS).where(committed))
+    read = tables.read(EXTRACTIONS).where(committed)
     need = read.agg(*[F.coalesce(F.max(f"needed_{name}"), F.lit(0)) for name in ("tokens", "money")]).first()
     spent, following = Spent(), first_iteration
     if iterations:
@@ -187,6 +209,7 @@ def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at:
         "pairs": len(extracted.pairs.pair_ids), "prompt_tokens": extracted.prompt_tokens,
         "completion_tokens": extracted.completion_tokens, "money": extracted.money,
         "total_documents": spent.documents, "total_tokens": spent.tokens, "total_money": spent.money,
+        "reserved_tokens": iteration.reserved.tokens, "reserved_money": iteration.reserved.money,
         "stop_reason": iteration.stop_reason or None, "clustering": run.clustering,
         "history_hash": run.history_hash, "fingerprint": run.fingerprint, "started_at": started_at, "finished_at": now,
     }  # fmt: skip

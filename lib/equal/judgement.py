@@ -18,8 +18,8 @@ from equal.core.transport import bootstrap, transport_cost
 from equal.history import collect_pairs
 from equal.io.stage import Job
 from equal.io.summary import committed
-from equal.loop import Pairs
 from equal.schemas import EVALUATIONS, QA_PAIRS, STAGES
+from equal.state import Pairs
 from equal.training.encoder import EncoderFactory
 from equal.training.evaluate import AnswerModel, answer_nll, generate_answers
 

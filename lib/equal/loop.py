@@ -2,6 +2,12 @@
 
     while the budget lasts:  choose arms by DS score -> extract -> union reward -> record
 
+With `pipeline_depth` 2 the next iteration is chosen and extracted while the last one still is, or is being recorded:
+
+    extract 1  | score, record 1
+    extract 2 .............. | score, record 2
+               choose 3 by 1 | extract 3 ......
+
 No budget is exceeded: an iteration reads as many documents as what is left covers by their worst case, as far as
 earlier documents show it, and none of them takes more than an equal share of what is left.
 State is a fold over what `record` has committed, so a killed run goes on where its last commit stands.
@@ -10,178 +16,16 @@ State is a fold over what `record` has committed, so a killed run goes on where 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
-import numpy as np
-
-from equal.core.allowance import NOTHING, Allowance, Amount
+from equal.core.allowance import Allowance
 from equal.core.bandit import ArmState, Pull, choose_pulls
 from equal.core.strategies import IN_ONE_ORDER, arm_scores
-from equal.core.transport import Estimate, reward
-
-#: share of a money budget that is never spent, so that the rounding of sums does not exceed it
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The three budgets; 0 is no limit. Tokens and money count cached replies too, so that a rerun stops alike.
-
-    Attributes:
-        prompt_price: per million tokens; likewise completion_price.
-        first_need: what a document may need, as long as none was read that would show it.
-    """
-
-    documents: int
-    tokens: int
-    money: float
-    prompt_price: float = 0.0
-    completion_price: float = 0.0
-    first_need: Amount = NOTHING
-
-    def left(self, spent: Spent) -> Allowance:
-        """What may still be spent of tokens and money."""
-        tokens = self.tokens - spent.tokens if self.tokens else math.inf
-        money = self.money * (1 - _ROUNDING) - spent.money if self.money else math.inf
-        return Allowance(tokens, money, self.prompt_price, self.completion_price)
-
-    def covered(self, spent: Spent, need: Amount) -> float:
-        """Documents whose worst case is covered by what is left; one at least as long as nothing is known of it."""
-        covered = self.left(spent).covers(need or self.first_need)
-        return covered if need else max(covered, 1)
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What the committed iterations used."""
-
-    documents: int = 0
-    tokens: int = 0
-    money: float = 0.0
-
-    def after(self, extracted: Extracted) -> Spent:
-        """With what an extraction took."""
-        return Spent(
-            self.documents + sum(extracted.documents.values()),
-            self.tokens + extracted.prompt_tokens + extracted.completion_tokens,
-            self.money + extracted.money,
-        )
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Accepted pairs in order of pair_id.
-
-    Attributes:
-        arm_ids: (n,) arm of each pair.
-        doc_ids: (n,) document of each pair.
-        embeddings: (n, d) float32 unit vectors.
-    """
-
-    pair_ids: np.ndarray
-    arm_ids: np.ndarray
-    doc_ids: np.ndarray
-    embeddings: np.ndarray
-
-    def of_arm(self, arm_id: int) -> Pairs:
-        """The pairs of one arm, U_j."""
-        return self.where(self.arm_ids == arm_id)
-
-    def where(self, chosen: np.ndarray) -> Pairs:
-        """The pairs for which the (n,) mask is true."""
-        return Pairs(self.pair_ids[chosen], self.arm_ids[chosen], self.doc_ids[chosen], self.embeddings[chosen])
-
-    def union(self, other: Pairs) -> Pairs:
-        """Both together, again in order of pair_id, so that no reward depends on the order of arrival."""
-        if not len(self.pair_ids):
-            return other
-        if not len(other.pair_ids):
-            return self
-        ids = np.concatenate([self.pair_ids, other.pair_ids])
-        order = np.argsort(ids, kind="stable")
-        return Pairs(
-            ids[order],
-            np.concatenate([self.arm_ids, other.arm_ids])[order],
-            np.concatenate([self.doc_ids, other.doc_ids])[order],
-            np.concatenate([self.embeddings, other.embeddings])[order],
-        )
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What one iteration's extraction brought.
-
-    Attributes:
-        documents: documents read, by arm.
-        outcomes: documents by outcome; adds up to the documents read.
-        prompt_tokens: of all replies used, cached or not; likewise completion_tokens and money.
-        paid_prompt_tokens: of the replies that were asked for now; likewise the other paid_ figures.
-        paid_cached_tokens: those of paid_prompt_tokens that the server's prefix cache answered.
-        need: the largest worst case of a document; nothing where neither tokens nor money are limited.
-    """
-
-    documents: dict[int, int]
-    pairs: Pairs
-    outcomes: dict[str, int] = field(default_factory=dict)
-    calls: int = 0
-    cached_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    money: float = 0.0
-    paid_prompt_tokens: int = 0
-    paid_cached_tokens: int = 0
-    paid_completion_tokens: int = 0
-    paid_money: float = 0.0
-    need: Amount = NOTHING
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The transport estimate of an arm and the standard error of its reward."""
-
-    estimate: Estimate
-    standard_error: float | None
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """One finished iteration, as it is recorded; `warm_up`: it read documents of the warm-up, as several may do."""
-
-    number: int
-    warm_up: bool
-    arms: dict[int, ArmState]
-    scores: dict[int, float]
-    converged: dict[int, bool]
-    extracted: Extracted
-    spent: Spent
-    stop_reason: str
-    transport_flops: float
-
-
-@dataclass
-class State:
-    """Everything the next choice depends on; a fold over the committed rows."""
-
-    arms: dict[int, ArmState]
-    pairs: Pairs
-    spent: Spent
-    next_iteration: int
-    need: Amount = NOTHING
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How documents are chosen: see `core.strategies`; `seed` is that of drawn scores."""
-
-    strategy: str
-    arms_per_iteration: int
-    docs_per_pull: int
-    exploration: str
-    alpha: float
-    warm_up_documents: int
-    seed: int = 0
-
+from equal.core.transport import reward
+from equal.state import Extracted, Flight, Iteration, Limits, Pairs, Policy, Scored, State
 
 Extract = Callable[[int, list[Pull], Allowance], Extracted]
 Score = Callable[[Pairs], Scored]
@@ -189,25 +33,76 @@ Record = Callable[[Iteration], None]
 
 
 def run_bandit(
-    state: State, *, policy: Policy, limits: Limits, extract: Extract, score: Score, record: Record
-) -> tuple[State, str]:
+    state: State, *, policy: Policy, limits: Limits, extract: Extract, score: Score, record: Record,
+    ahead: State | None = None,
+) -> tuple[State, str]:  # fmt: skip
     """Pull arms until a budget is reached or no documents are left.
 
     Args:
-        state: where to start; changed by every iteration.
+        state: where to start.
         policy: how to choose.
         limits: the budgets.
         extract: (iteration, pulls, what each document may take) -> what the documents gave; the only step that costs
-            money.
+            money. With a pipeline_depth of 2 it is called in another thread.
         score: pairs of one arm -> transport estimate against the reference.
-        record: commits an iteration; called last, once for each.
+        record: commits an iteration; called last, once for each, in order.
+        ahead: of a run that is resumed with a pipeline_depth of 2: what the iteration after the last committed one was
+            chosen by, which is not what the last one brought. None where the last one was waited for.
 
     Returns:
         The final state and why it stopped: documents, tokens, money or exhausted.
     """
-    while not (reason := stop_reason(state, policy, limits)):
-        state = run_iteration(state, policy, limits, extract, score, record)
-    return state, reason
+    depth = policy.pipeline_depth
+    flying: deque[tuple[Flight, Future[Extracted]]] = deque()
+    with ThreadPoolExecutor(depth) as pool:
+
+        def start(flight: Flight | None) -> bool:
+            if flight is not None:
+                extracting = pool.submit(extract, flight.number, list(flight.pulls), flight.share)
+                flying.append((flight, extracting))
+            return flight is not None
+
+        if ahead is not None and depth > 1:
+            start(next_flight(ahead, policy, limits, under_way=depth - 1))
+        while True:
+            while len(flying) < depth:
+                flights = [flight for flight, _ in flying]
+                waits = any(flight.warm_up for flight in flights)  # its arms are those of its documents, when it ends
+                if waits or not start(next_flight(state.ahead(flights), policy, limits, under_way=len(flights))):
+                    break
+            if not flying:
+                return state, stop_reason(state, policy, limits)
+            flight, extracting = flying.popleft()
+            extracted = extracting.result()
+            state = commit(state, flight, extracted, policy, limits, score, record, last=not flying)
+
+
+def next_flight(state: State, policy: Policy, limits: Limits, *, under_way: int) -> Flight | None:
+    """The next iteration; None when the budget or the corpus holds none, or none before those under way have ended.
+
+    Of a budget of tokens or money that several iterations share at once, each leaves its part to those that may start
+    while it runs. Where a part would not do for a whole iteration, they run one after the other.
+
+    Args:
+        state: as it is known now, with what is under way reserved.
+        policy: how to choose.
+        limits: the budgets.
+        under_way: iterations that are being extracted.
+    """
+    if stop_reason(state, policy, limits):
+        return None
+    left, parts = limits.left(state.spent), policy.pipeline_depth - under_way
+    if left.limited and policy.pipeline_depth > 1:
+        whole = _count(choose(state, policy, replace(limits, tokens=0, money=0.0)))
+        if not state.need or left.share(parts).covers(state.need) < whole:
+            if under_way:
+                return None
+            parts = 1
+    chosen = choose(state, policy, limits)
+    scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
+    pulls = tuple(pull for pull, _ in chosen)
+    share = left.share(_count(chosen) * parts)
+    return Flight(state.next_iteration, pulls, scores, share, warming_up(state, policy))
 
 
 def stop_reason(state: State, policy: Policy, limits: Limits) -> str:
@@ -253,24 +148,24 @@ def _in_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, f
     return [(Pull(None, start, start + count), float("nan"))] if count > 0 else []
 
 
-def run_iteration(
-    state: State, policy: Policy, limits: Limits, extract: Extract, score: Score, record: Record
-) -> State:
-    """One turn of Algorithm 1, lines 4 to 11: choose, extract, update the union reward of touched arms, commit."""
-    chosen = choose(state, policy, limits)
-    pulls = [pull for pull, _ in chosen]
-    share = limits.left(state.spent).share(sum(pull.stop - pull.start for pull in pulls))
-    extracted = extract(state.next_iteration, pulls, share)
-    scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
-    return commit(state, extracted, scores, policy, limits, score, record)
+def _count(chosen: list[tuple[Pull, float]]) -> int:
+    return sum(pull.stop - pull.start for pull, _ in chosen)
 
 
 def commit(
-    state: State, extracted: Extracted, scores: dict[int, float], policy: Policy, limits: Limits, score: Score,
-    record: Record,
+    state: State, flight: Flight, extracted: Extracted, policy: Policy, limits: Limits, score: Score, record: Record,
+    *, last: bool = True,
 ) -> State:  # fmt: skip
-    """Lines 6 to 11: the reward of an arm that was touched is that of the union of its pairs; then it is recorded."""
-    pairs, warm_up = state.pairs.union(extracted.pairs), warming_up(state, policy)
+    """Lines 6 to 11: the reward of an arm that was touched is that of the union of its pairs; then it is recorded.
+
+    Args:
+        state: after the iteration before.
+        flight: the iteration.
+        extracted: what it brought.
+        policy: as of `run_bandit`, likewise limits, score and record.
+        last: no other iteration is under way, so that it can be the one that stops the run.
+    """
+    pairs = state.pairs.union(extracted.pairs)
     touched: dict[int, ArmState] = {}
     converged: dict[int, bool] = {}
     flops = 0.0
@@ -279,16 +174,22 @@ def commit(
         # warm-up documents without a pair are no observation: the arm stays unpulled, and so first in line; those with
         # one are a single observation, in however many iterations a short budget lets the warm-up be read
         warmed = max(arm.pulls, int(len(of_arm.pair_ids) > 0))
-        count = warmed if warm_up else arm.pulls + int(documents > 0)  # none are new when some are asked about again
+        # none are new when some are asked about again
+        count = warmed if flight.warm_up else arm.pulls + int(documents > 0)
         pulled = replace(arm, taken=arm.taken + documents, pulls=count)
         scored = score(of_arm) if len(of_arm.pair_ids) else None
         touched[arm_id] = _rewarded(pulled, len(of_arm.pair_ids), scored)
         converged[arm_id] = scored is None or scored.estimate.converged
         flops += scored.estimate.flops if scored else 0.0
     spent, need = state.spent.after(extracted), state.need.or_more(extracted.need)
-    after = State({**state.arms, **touched}, pairs, spent, state.next_iteration + 1, need)
-    reason = stop_reason(after, policy, limits)
-    record(Iteration(state.next_iteration, warm_up, touched, scores, converged, extracted, spent, reason, flops))
+    after = State({**state.arms, **touched}, pairs, spent, flight.number + 1, need)
+    reason = stop_reason(after, policy, limits) if last else ""
+    record(
+        Iteration(
+            flight.number, flight.warm_up, flight.reserved, touched, flight.scores, converged, extracted, spent,
+            reason, flops,
+        )
+    )  # fmt: skip
     return after
 
 

@@ -19,9 +19,10 @@ from equal.history import record_iteration, settle_retries
 from equal.io.progress import reading_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import committed
-from equal.loop import Iteration, commit
+from equal.loop import commit
 from equal.run import Opened, flops_of, open_run, run_to_budget
 from equal.schemas import DOC_ID, EXTRACTIONS, STAGES
+from equal.state import Flight, Iteration
 
 log = logging.getLogger("equal")
 
@@ -63,8 +64,9 @@ def _ask_again(job: Job, opened: Opened, failed: list[tuple[str, int]]) -> None:
     asked = failed[: int(min(len(failed), limits.covered(state.spent, state.need)))]
     documents = job.spark.createDataFrame(asked, f"{DOC_ID} string, arm_id int")
     bar = tqdm(total=len(asked), desc="asked again", unit="doc", leave=False, dynamic_ncols=True)
-    with bar, reading_progress(bar, opened.reading.spool.count, len(asked)):
-        extracted = opened.reading.read(state.next_iteration, documents, left.share(len(asked)), max_failed_share=1.0)
+    number, share = state.next_iteration, left.share(len(asked))
+    with bar, reading_progress(bar, opened.reading.spool(number).count):
+        extracted = opened.reading.read(number, documents, share, max_failed_share=1.0)
     brought = len(extracted.pairs.pair_ids)
     if brought:  # before the commit: a kill between the two costs a stage that is run once more
         names = ", ".join(f"'{stage}'" for stage in _AFTER)
@@ -74,7 +76,8 @@ def _ask_again(job: Job, opened: Opened, failed: list[tuple[str, int]]) -> None:
         record_iteration(job.tables, opened.run, iteration, started, flops_of(job.config, iteration))
 
     none_new = replace(extracted, documents=dict.fromkeys(extracted.documents, 0))
-    commit(state, none_new, {}, opened.policy, limits, opened.reading.score, record)
+    flight = Flight(number, (), {}, share, warm_up=False)
+    commit(state, flight, none_new, opened.policy, limits, opened.reading.score, record)
     settle_retries(job.tables, opened.run.run_id)
     outcomes = ", ".join(f"{status} {count}" for status, count in Counter(extracted.outcomes).most_common())
     log.info(

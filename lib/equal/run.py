@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -19,12 +20,14 @@ from equal.core.costs import inference_flops
 from equal.core.strategies import BY_SIMILARITY
 from equal.errors import BudgetError
 from equal.extraction import Extraction
-from equal.history import Run, committed_steps, open_state, record_iteration
+from equal.history import Run, committed_steps, open_state, record_iteration, state_ahead
 from equal.io.progress import reading_progress, task_progress
+from equal.io.spool import ReplySpool
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
-from equal.loop import Extracted, Iteration, Limits, Policy, Spent, State, run_bandit
+from equal.loop import run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
+from equal.state import Extracted, Iteration, Limits, Policy, Spent, State
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, hash_order, pulled_documents
 from equal.transforms.similarity import similarities_by_arm, similarity_order, with_similarity
@@ -73,12 +76,13 @@ def read_sample(job: Job, run_id: str) -> Sample:
             start, count = spent.documents, int(min(num_read - spent.documents, limits.covered(spent, need)))
             sample = first_documents(documents, key=hash_order(config.seed), start=start, stop=start + count)
             without_arm = sample.select(DOC_ID, F.lit(None).cast("int").alias("arm_id"))
-            with reading_progress(bar, reading.spool.count, count):
+            iteration = WARM_UP_ITERATION + len(parts)
+            with reading_progress(bar, partial(_arrived, reading.spool(iteration), start, count)):
                 share = limits.left(spent).share(count)
-                part = reading.read(WARM_UP_ITERATION + len(parts), without_arm, share)
-            bar.update(count)
+                part = reading.read(iteration, without_arm, share)
             parts.append(part)
             spent, need = spent.after(part), need.or_more(part.need)
+            bar.n = spent.documents
             _require_read_whole(config, share.short_of(part.need))
             if spent.documents < num_read:
                 _require_affordable_sample(config, spent, limits.left(spent).short_of(need), num_read)
@@ -87,6 +91,10 @@ def read_sample(job: Job, run_id: str) -> Sample:
     if num_read and not rows:
         log.warning(fruitless(num_read, parts))
     return Sample(num_docs, num_read, [(row[0], row[1], f"{row[2]}\n{row[3]}") for row in rows], parts)
+
+
+def _arrived(spool: ReplySpool, start: int, count: int) -> int:
+    return start + min(spool.count(), count)
 
 
 def _require_read_whole(config: RunConfig, short: str) -> None:
@@ -182,28 +190,31 @@ def run_to_budget(job: Job) -> Outcome:
     config, tables, opened = job.config, job.tables, open_run(job)
     run, reading, state, limits = opened.run, opened.reading, opened.state, opened.limits
     assignments, key = _in_reading_order(job, run, reading, state, opened.policy.warm_up_documents)
-    clock = {"started": datetime.now(timezone.utc)}
+    ahead = state_ahead(tables, run, state) if opened.policy.pipeline_depth > 1 else None
+    started: dict[int, datetime] = {}
 
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
-        clock["started"] = datetime.now(timezone.utc)
-        with reading_progress(watch.bar, reading.spool.count, sum(pull.stop - pull.start for pull in pulls)):
-            return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share)
+        started[iteration] = datetime.now(timezone.utc)
+        watch.reading(iteration, sum(pull.stop - pull.start for pull in pulls), reading.spool(iteration).count)
+        return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share)
 
     past = committed_steps(tables, run.run_id) if state.spent.documents else []
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
-            record_iteration(tables, run, iteration, clock["started"], flops_of(config, iteration))
+            record_iteration(tables, run, iteration, started.pop(iteration.number), flops_of(config, iteration))
             watch.committed(iteration)
 
-        state, reason = run_bandit(
-            state,
-            policy=opened.policy,
-            limits=limits,
-            extract=extract,
-            score=reading.score,
-            record=record,
-        )
+        with reading_progress(watch.bar, watch.arrived):
+            state, reason = run_bandit(
+                state,
+                policy=opened.policy,
+                limits=limits,
+                extract=extract,
+                score=reading.score,
+                record=record,
+                ahead=ahead,
+            )
         watch.finished(reason)
     assignments.unpersist()
     iterations = spend(tables, run.run_id)["iterations"]
@@ -243,4 +254,5 @@ def _policy(config: RunConfig, state: State, warm_up_documents: int) -> Policy:
         bandit.alpha,
         warm_up_documents,
         config.seed,
+        bandit.pipeline_depth,
     )

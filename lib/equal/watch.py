@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from equal.extraction import UNSERVED
 from equal.history import Step
 from equal.io.progress import write_progress
 from equal.io.tracking import ExtractionRun
-from equal.loop import Iteration, Limits, Spent, State
+from equal.state import Iteration, Limits, Spent, State
 
 log = logging.getLogger("equal")
 
@@ -57,6 +57,7 @@ class Watch:
         self._outcomes, self._pairs = Counter[str](), 0
         self._iteration: int | None = None
         self._arms: list[int] = []
+        self._reading: dict[int, tuple[int, Callable[[], int]]] = {}
         self._rewards: dict[int, float | None] = {}
         self._mlflow = ExtractionRun(config, history_hash, {step.number: self._add(step) for step in past})
         # nothing is left to read when all are read, whatever the budget
@@ -86,8 +87,19 @@ class Watch:
         step = Step(iteration.number, iteration.spent, extracted.outcomes, num_pairs, rewards)
         self._mlflow.log(iteration.number, self._add(step))
         self._write("running")
+        self._reading.pop(iteration.number, None)
         self.bar.set_postfix_str(self._line(), refresh=False)
-        self.bar.update(sum(extracted.documents.values()))
+        self.bar.n = self.arrived()
+        self.bar.refresh()
+
+    def reading(self, iteration: int, documents: int, count_replies: Callable[[], int]) -> None:
+        """An iteration begins to read; until it is committed, a reply of it stands for a document."""
+        self._reading[iteration] = (documents, count_replies)
+
+    def arrived(self) -> int:
+        """Documents read, about."""
+        under_way = list(self._reading.values())
+        return self._spent.documents + sum(min(documents, count()) for documents, count in under_way)
 
     def finished(self, stop_reason: str) -> None:
         """No iteration follows."""

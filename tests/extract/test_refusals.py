@@ -15,9 +15,9 @@ from equal.io.marks import Marks
 from equal.io.stage import Job, run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
-from equal.loop import Extracted, Pairs
 from equal.run import fruitless
 from equal.schemas import ITERATIONS
+from equal.state import Extracted, Pairs
 from extract_world import paid
 
 

@@ -197,6 +197,7 @@ def _run(
             "documents": len(read), "money": 0.0,
             "pairs": sum(row["num_pairs"] for row in final), "prompt_tokens": prompt, "completion_tokens": completion,
             "total_documents": total_documents, "total_tokens": total_tokens, "total_money": 0.0,
+            "reserved_tokens": 0, "reserved_money": 0.0,
             "stop_reason": "documents" if iteration == ITERATIONS else None,
             "clustering": CLUSTERING, "history_hash": HISTORY_HASH, "fingerprint": FINGERPRINT,
             "started_at": START + timedelta(minutes=iteration),

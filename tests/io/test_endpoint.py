@@ -17,7 +17,8 @@ from equal.core.chat import Reply, Request
 from equal.errors import EndpointError
 from equal.io.chat_client import ClientFactory
 from equal.io.endpoint import check_endpoint, read_key
-from equal.io.replies import ReplySpool, client_factory
+from equal.io.replies import client_factory
+from equal.io.spool import ReplySpool
 
 KEY = "sk-do-not-show-me"
 REQUEST = Request(

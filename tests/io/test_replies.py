@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import pickle
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chat_server import ChatServer, always, once
 from equal.core.chat import Reply, Request
-from equal.io.replies import ReplySpool, client_factory
+from equal.io.replies import client_factory
+from equal.io.spool import ReplySpool
 from equal.schemas import REPLIES
 
 
@@ -39,17 +42,27 @@ def spool(tmp_path: Path) -> ReplySpool:
 
 
 def test_a_reply_comes_back_as_it_was_but_for_being_cached(spool: ReplySpool) -> None:
-    assert spool.get(request().key) is None
-    spool.put(request(), reply())
-    assert spool.get(request().key) == reply().from_store()
-    assert [p.name for p in Path(spool.root).iterdir()] == [f"{request().key}.json"]
+    assert spool.read(set()) == {}
+    name = spool.put([(request(), reply()), (request("b"), reply("c"))])
+    assert spool.read(set()) == {request().key: reply().from_store(), request("b").key: reply("c").from_store()}
+    assert spool.count() == 2
+    assert [p.name for p in Path(spool.root).iterdir()] == [name]
+
+
+def test_a_reader_reads_what_it_has_not_seen(spool: ReplySpool) -> None:
+    seen = {spool.put([(request("a"), reply())])}
+    assert spool.read(seen) == {}
+    later = spool.put([(request("b"), reply())])
+    assert list(spool.read(seen)) == [request("b").key]
+    assert later in seen
+    assert spool.read(seen) == {}
 
 
 def test_the_spool_stays_where_the_driver_put_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     made = pickle.dumps(ReplySpool("spool"))
     monkeypatch.chdir("/")
-    pickle.loads(made).put(request(), reply())
+    pickle.loads(made).put([(request(), reply())])
     assert (tmp_path / "spool").is_dir()
 
 
@@ -84,11 +97,78 @@ def test_failures_are_not_kept_and_bad_replies_are(spool: ReplySpool) -> None:
 
 
 def test_an_unfinished_or_damaged_file_is_no_reply(spool: ReplySpool) -> None:
-    spool.put(request(), reply())
-    file = Path(spool.root) / f"{request().key}.json"
-    for damaged in ("", "{", "[]", '{"reply": {"unknown": 1}}', file.read_text()[:50]):
+    file = Path(spool.root) / spool.put([(request("a"), reply()), (request("b"), reply())])
+    whole = file.read_text()
+    for damaged in ("", "{", "[]", '{"key": "k", "reply": {"unknown": 1}}', whole[:50]):
         file.write_text(damaged)
-        assert spool.get(request().key) is None
+        assert spool.read(set()) == {}
+    file.write_text(whole[: len(whole) - 20])  # the first line is whole
+    assert list(spool.read(set())) == [request("a").key]
+    file.write_bytes(b"\xff\xfe" + whole.encode())
+    assert spool.read(set()) == {}
+
+
+def test_replies_that_come_together_share_a_file_and_none_is_given_out_before_it_is_written(
+    spool: ReplySpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, written = ReplySpool.put, []
+
+    def slow(self: ReplySpool, group: list[tuple[Request, Reply]]) -> str:
+        time.sleep(0.2)
+        name = put(self, group)
+        written.extend(request.key for request, _ in group)
+        return name
+
+    monkeypatch.setattr(ReplySpool, "put", slow)
+    requests = [request(f"n{number}") for number in range(40)]
+
+    async def all_of_them(server: ChatServer) -> None:
+        async with client_factory(server.endpoint(in_flight=40), "", spool, tasks=1)() as client:
+
+            async def one(asked: Request) -> None:
+                await client.ask(asked)
+                assert asked.key in written
+
+            await asyncio.gather(*map(one, requests))
+
+    with ChatServer() as server:
+        asyncio.run(all_of_them(server))
+    assert len(list(Path(spool.root).iterdir())) < 10
+    assert set(spool.read(set())) == {asked.key for asked in requests}
+
+
+def test_a_reply_that_cannot_be_written_is_loud_for_all_that_wait(
+    spool: ReplySpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        time.sleep(0.1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ReplySpool, "put", full)
+
+    async def all_of_them(server: ChatServer) -> list[object]:
+        async with client_factory(server.endpoint(), "", spool, tasks=1)() as client:
+            asked = [client.ask(request(text)) for text in "abcdef"]
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    with ChatServer() as server:
+        assert {type(each) for each in asyncio.run(all_of_them(server))} == {OSError}
+
+
+def test_a_task_learns_of_what_others_spooled_while_it_ran(spool: ReplySpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equal.io.replies._LOOK_AGAIN_S", 0.05)
+
+    async def one_after_the_other(server: ChatServer) -> list[Reply]:
+        async with client_factory(server.endpoint(), "", spool, tasks=1)() as client:
+            first = await client.ask(request("a"))
+            spool.put([(request("b"), reply("of another task"))])
+            await asyncio.sleep(0.1)
+            return [first, await client.ask(request("b"))]
+
+    with ChatServer() as server:
+        first, second = asyncio.run(one_after_the_other(server))
+        assert (first.cached, second.cached, second.text) == (False, True, "of another task")
+        assert len(server.bodies) == 1
 
 
 def test_a_full_disk_is_loud_and_leaves_no_rest(spool: ReplySpool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,20 +177,20 @@ def test_a_full_disk_is_loud_and_leaves_no_rest(spool: ReplySpool, monkeypatch: 
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
-        spool.put(request(), reply())
+        spool.put([(request(), reply())])
     assert list(Path(spool.root).iterdir()) == []
 
 
 def test_fold_moves_replies_into_the_table_once(spool: ReplySpool, tables) -> None:
     assert spool.fold(tables) == 0  # before anything was spooled
-    for text in "abc":
-        spool.put(request(text), reply(text))
+    spool.put([(request("a"), reply("a"))])
+    spool.put([(request("b"), reply("b")), (request("c"), reply("c"))])
+    spool.put([(request("b"), replace(reply("late"), received_at=1_900_000_000.0))])  # by a task that did not know
     assert spool.fold(tables) == 3
     assert list(Path(spool.root).iterdir()) == []
     # a crash between append and unlink leaves files whose rows are there already
-    spool.put(request("a"), reply("a"))
-    spool.put(request("d"), reply("d"))
-    (Path(spool.root) / "damaged.json").write_text("")
+    spool.put([(request("a"), reply("a")), (request("d"), reply("d"))])
+    (Path(spool.root) / "damaged-1.jsonl").write_text("")
     (Path(spool.root) / ".unfinished").write_text("{")
     assert spool.fold(tables) == 1
     assert [p.name for p in Path(spool.root).iterdir()] == [".unfinished"]

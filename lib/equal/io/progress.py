@@ -31,19 +31,13 @@ def task_progress(spark: SparkSession, label: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading_progress(bar: tqdm, count_replies: Callable[[], int], num_docs: int) -> Iterator[None]:
-    """Move `bar` while the body has documents read: a reply stands for a document until the body has the true count.
-
-    Args:
-        bar: counts documents; left where it was, the caller adds what was read.
-        count_replies: those that came since the body began.
-        num_docs: that are being read.
-    """
-    stop, start = threading.Event(), bar.n
+def reading_progress(bar: tqdm, count: Callable[[], int]) -> Iterator[None]:
+    """Show in `bar` what `count` returns, every few seconds while the body runs."""
+    stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(_EVERY_S):
-            bar.n = start + min(count_replies(), num_docs)
+            bar.n = count()
             bar.refresh()
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -53,7 +47,6 @@ def reading_progress(bar: tqdm, count_replies: Callable[[], int], num_docs: int)
     finally:
         stop.set()
         watcher.join()
-        bar.n = start
 
 
 def write_progress(path: str, facts: Mapping[str, object]) -> None:

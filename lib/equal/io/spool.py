@@ -1,0 +1,145 @@
+"""Replies on their way to the table: whole small files that are never changed, as object stores have no append.
+
+    executor   a group of replies that came while the last file was written -> one file of a line each
+    driver     fold: spooled files -> Delta `replies`, then the files go
+
+Files are named by chance and not by request, so whoever looks for a reply reads what is there: a task when it begins,
+and now and then for what others wrote meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from equal.core.chat import Reply, Request
+from equal.io.tables import Tables
+from equal.schemas import REPLIES, REQUEST_KEY
+
+#: replies, about, that go to the table in one commit
+_FOLD_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class ReplySpool:
+    """A folder of replies; `root` must be visible to the driver and to every executor."""
+
+    root: str
+
+    def __post_init__(self) -> None:
+        # a task may run in another working directory than the driver, which made this
+        object.__setattr__(self, "root", os.path.abspath(self.root))
+
+    def put(self, replies: Sequence[tuple[Request, Reply]]) -> str:
+        """Write replies to one new file, whole or not at all, and return its name.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        name = f"{uuid.uuid4().hex}-{len(replies)}.jsonl"
+        unfinished = os.path.join(self.root, f".{name}")
+        lines = "".join(json.dumps(_record(request, reply)) + "\n" for request, reply in replies)
+        try:
+            os.makedirs(self.root, exist_ok=True)
+            with open(unfinished, "w", encoding="utf-8") as file:
+                file.write(lines)
+            os.replace(unfinished, os.path.join(self.root, name))
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
+        return name
+
+    def read(self, seen: set[str]) -> dict[str, Reply]:
+        """What stands in the files that are not among `seen`, by request key; their names are added to it."""
+        found: dict[str, Reply] = {}
+        for file in self._files():
+            if file.name not in seen:
+                seen.add(file.name)
+                found |= {record["key"]: Reply(**record["reply"]).from_store() for record in _records(file)}
+        return found
+
+    def count(self) -> int:
+        """Replies that wait to be folded, by the names of their files."""
+        return sum(int(file.stem.rpartition("-")[2]) for file in self._files())
+
+    def fold(self, tables: Tables) -> int:
+        """Move what is spooled into the table `replies`; safe to repeat after a crash at any point.
+
+        Call it on the driver while nothing is extracted into this spool.
+
+        Returns:
+            Rows added.
+
+        Raises:
+            TableError: the table could not be written; what was not folded is still in the spool.
+        """
+        added, files = 0, self._files()
+        batch: list[Path] = []
+        rows: dict[str, dict[str, Any]] = {}
+        for number, file in enumerate(files, start=1):
+            batch.append(file)
+            # two tasks may have asked the same: the reply that came first is the one that is kept
+            for row in map(_row, _records(file)):
+                kept = rows.setdefault(row[REQUEST_KEY], row)
+                rows[row[REQUEST_KEY]] = min(kept, row, key=lambda each: each["received_at"])
+            if len(rows) >= _FOLD_ROWS or number == len(files):
+                added += _append_new(tables, list(rows.values()))
+                for done in batch:
+                    done.unlink(missing_ok=True)
+                batch, rows = [], {}
+        return added
+
+    def _files(self) -> list[Path]:
+        return sorted(Path(self.root).glob("[!.]*.jsonl"))
+
+
+def _append_new(tables: Tables, rows: list[dict[str, Any]]) -> int:
+    if not rows:
+        return 0
+    keys = tables.rows(REPLIES, rows).select(REQUEST_KEY)
+    known = {row[0] for row in tables.read(REPLIES).select(REQUEST_KEY).join(keys, REQUEST_KEY).collect()}
+    new = [row for row in rows if row[REQUEST_KEY] not in known]
+    if new:
+        tables.append(REPLIES, tables.rows(REPLIES, new))
+    return len(new)
+
+
+def _record(request: Request, reply: Reply) -> dict[str, Any]:
+    return {
+        "key": request.key,
+        "reply": vars(reply),
+        "row": {
+            "passage_key": request.passage_key,
+            "prompt_version": request.prompt_version,
+            "model": request.model,
+            "parameters": json.dumps({**request.parameters, "schema": request.schema}, sort_keys=True),
+            "messages": json.dumps(list(request.messages), ensure_ascii=False),
+        },
+    }
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    """The file's records; a line that a power cut left unfinished is no reply, and is asked for again."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ValueError):  # folded meanwhile, or no text
+        return
+    for line in lines:
+        try:
+            record = json.loads(line)
+            Reply(**record["reply"])
+            _row(record)
+        except (ValueError, KeyError, TypeError):
+            continue
+        yield record
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    received_at = datetime.fromtimestamp(record["reply"]["received_at"], timezone.utc)
+    return {REQUEST_KEY: record["key"], **record["row"], **record["reply"], "received_at": received_at}

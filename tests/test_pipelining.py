@@ -1,0 +1,140 @@
+"""Two iterations under way at once: the same run however it is cut, and still within every budget."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equal.core.allowance import Allowance, Amount
+from equal.core.bandit import Pull
+from equal.state import Extracted, Iteration, State, ahead_of_last
+from loop_world import POLICY, World
+
+TWO = replace(POLICY, pipeline_depth=2)
+
+
+class Greedy(World):
+    """Each document wants some tokens, and takes what it is allowed of them; who runs beside whom is noted."""
+
+    def __init__(self, sizes: list[int], limit: int = 0) -> None:
+        super().__init__(sizes)
+        self.limit, self.lock = limit, threading.Lock()
+        self.open: dict[int, int] = {}
+        self.seconds = 0.001
+        self.beside: list[set[int]] = []
+
+    def extract(self, iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
+        found = super().extract(iteration, pulls, share)
+        wants = [10 + 7 * (sum(map(ord, doc)) % 5) for doc in found.pairs.doc_ids]
+        took = [int(min(want, share.tokens)) for want in wants]
+        with self.lock:
+            self.open[iteration] = int(share.tokens * len(wants)) if self.limit else 0
+            self.beside.append(set(self.open))
+            spent = self.iterations[-1].spent.tokens if self.iterations else 0
+            # those that were committed are closed below, under the same lock
+            assert not self.limit or spent + sum(self.open.values()) <= self.limit
+        time.sleep(self.seconds)
+        need = Amount(max(wants)) if self.limit else found.need
+        return replace(found, prompt_tokens=sum(took), completion_tokens=0, need=need)
+
+    def record(self, iteration: Iteration) -> None:
+        with self.lock:
+            del self.open[iteration.number]
+            super().record(iteration)
+
+
+def folded(world: World, iterations: list[Iteration]) -> State:
+    """The state after these iterations."""
+    state = world.state()
+    for made in iterations:
+        arms, pairs = {**state.arms, **made.arms}, state.pairs.union(made.extracted.pairs)
+        state = State(arms, pairs, made.spent, made.number + 1, state.need.or_more(made.extracted.need))
+    return state
+
+
+def seen(iterations: list[Iteration]) -> list[tuple[object, ...]]:
+    """What of iterations is a function of settings and replies."""
+    return [(made.number, made.arms, made.scores, made.reserved, made.spent, made.stop_reason) for made in iterations]
+
+
+def test_an_iteration_is_read_beside_the_next_but_the_warm_up_alone():
+    world = Greedy([20, 20, 20, 20])
+    world.seconds = 0.05
+    state, reason = world.run(policy=TWO, documents=31)
+    assert (reason, state.spent.documents) == ("documents", 31)
+    assert len(world.read) == len(set(world.read)) == 31
+    assert world.beside[:2] == [{0}, {1}]
+    assert all(len(beside) == 2 for beside in world.beside[2:])
+    assert [made.number for made in world.iterations] == list(range(len(world.iterations)))
+    assert [made.stop_reason for made in world.iterations] == [""] * (len(world.iterations) - 1) + ["documents"]
+
+
+def test_arms_are_chosen_by_the_rewards_of_the_last_iteration_but_one():
+    world = Greedy([30, 30, 30])
+    world.run(policy=replace(TWO, arms_per_iteration=1, warm_up_documents=0), documents=18)
+    # the sweep knows what is under way; then the third pull of arm 0 is chosen before the last of the sweep is known
+    assert [sorted(made.arms) for made in world.iterations[:5]] == [[0], [1], [2], [0], [0]]
+    assert world.iterations[3].scores[0] == pytest.approx(1 + math.sqrt(2 * math.log(3)) / 4)
+
+
+def test_where_a_part_of_the_budget_would_not_do_iterations_run_one_after_the_other():
+    world = Greedy([50, 50], limit=400)
+    _, reason = world.run(policy=TWO, tokens=400)
+    assert reason == world.iterations[-1].stop_reason == "tokens"
+    assert world.beside[-1] == {world.iterations[-1].number}
+    assert 400 - 38 < world.iterations[-1].spent.tokens <= 400
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    documents=st.integers(1, 50),
+    tokens=st.sampled_from([0, 150, 400, 900]),
+    strategy=st.sampled_from(["equal", "warm_start", "similarity", "random"]),
+    exploration=st.sampled_from(["paper", "variance", "thompson"]),
+    warm_up=st.sampled_from([0, 3]),
+)
+def test_a_run_that_is_resumed_after_any_commit_ends_like_an_unbroken_one_within_its_budget(
+    sizes, documents, tokens, strategy, exploration, warm_up
+):
+    policy = replace(TWO, strategy=strategy, exploration=exploration, alpha=1.0, warm_up_documents=warm_up)
+    whole = Greedy(sizes, tokens)
+    state, reason = whole.run(policy=policy, documents=documents, tokens=tokens)
+    assert state.spent.documents <= documents
+    assert not tokens or state.spent.tokens <= tokens
+    for cut in range(1, len(whole.iterations)):
+        done = whole.iterations[:cut]
+        ahead = None
+        if not done[-1].warm_up:
+            ahead = ahead_of_last(folded(whole, done), folded(whole, done[:-1]), done[-1].reserved)
+        resumed = Greedy(sizes, tokens)
+        resumed.iterations = list(done)
+        after, again = resumed.run(folded(whole, done), policy=policy, ahead=ahead, documents=documents, tokens=tokens)
+        assert (again, after.spent) == (reason, state.spent)
+        assert seen(resumed.iterations) == seen(whole.iterations)
+        assert after.pairs.pair_ids.tolist() == state.pairs.pair_ids.tolist()
+
+
+def test_an_iteration_that_fails_commits_nothing_after_it_and_ends_the_run_when_the_other_has_ended():
+    world, ended = Greedy([20, 20]), []
+    extract = world.extract
+
+    def third_fails(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
+        if iteration == 3:
+            raise OSError("no server")
+        found = extract(iteration, pulls, share)
+        time.sleep(0.05)
+        ended.append(iteration)
+        return found
+
+    world.extract = third_fails
+    with pytest.raises(OSError, match="no server"):
+        world.run(policy=TWO, documents=40)
+    assert [made.number for made in world.iterations] == [0, 1, 2]
+    assert ended == [0, 1, 2, 4] or ended == [0, 1, 2]
