@@ -28,6 +28,7 @@ class Greedy(World):
         self.open: dict[int, int] = {}
         self.seconds = 0.001
         self.beside: list[set[int]] = []
+        self.beside_read: list[int] = []
 
     def extract(self, iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         found = super().extract(iteration, pulls, share)
@@ -36,6 +37,7 @@ class Greedy(World):
         with self.lock:
             self.open[iteration] = int(share.tokens * len(wants)) if self.limit else 0
             self.beside.append(set(self.open))
+            self.beside_read.append(len(wants))
             spent = self.iterations[-1].spent.tokens if self.iterations else 0
             # those that were committed are closed below, under the same lock
             assert not self.limit or spent + sum(self.open.values()) <= self.limit
@@ -44,6 +46,7 @@ class Greedy(World):
         return replace(found, prompt_tokens=sum(took), completion_tokens=0, need=need)
 
     def record(self, iteration: Iteration) -> None:
+        time.sleep(self.seconds)
         with self.lock:
             del self.open[iteration.number]
             super().record(iteration)
@@ -88,7 +91,16 @@ def test_where_a_part_of_the_budget_would_not_do_iterations_run_one_after_the_ot
     _, reason = world.run(policy=TWO, tokens=400)
     assert reason == world.iterations[-1].stop_reason == "tokens"
     assert world.beside[-1] == {world.iterations[-1].number}
+    # one that could not read all that it wants waits for what the other leaves
+    assert {read for beside, read in zip(world.beside, world.beside_read) if len(beside) > 1} <= {6}
     assert 400 - 38 < world.iterations[-1].spent.tokens <= 400
+
+
+def test_of_two_iterations_the_first_leaves_half_and_the_warm_up_which_runs_alone_nothing():
+    world = Greedy([50, 50], limit=1000)
+    world.run(policy=TWO, tokens=1000)
+    left = 1000 - world.iterations[0].spent.tokens
+    assert [share.tokens for share, _ in world.shares[:2]] == [1000 // 4, left // 12]
 
 
 @settings(max_examples=60, deadline=None)

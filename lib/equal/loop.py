@@ -91,10 +91,11 @@ def next_flight(state: State, policy: Policy, limits: Limits, *, under_way: int)
     """
     if stop_reason(state, policy, limits):
         return None
-    left, parts = limits.left(state.spent), policy.pipeline_depth - under_way
-    if left.limited and policy.pipeline_depth > 1:
+    left, warm_up = limits.left(state.spent), warming_up(state, policy)
+    parts = 1 if warm_up else policy.pipeline_depth - under_way
+    if left.limited and (parts > 1 or under_way):
         whole = _count(choose(state, policy, replace(limits, tokens=0, money=0.0)))
-        if not state.need or left.share(parts).covers(state.need) < whole:
+        if left.share(parts).covers(state.need or limits.first_need) < whole:
             if under_way:
                 return None
             parts = 1
@@ -102,7 +103,7 @@ def next_flight(state: State, policy: Policy, limits: Limits, *, under_way: int)
     scores = {pull.arm_id: ds for pull, ds in chosen if pull.arm_id is not None}
     pulls = tuple(pull for pull, _ in chosen)
     share = left.share(_count(chosen) * parts)
-    return Flight(state.next_iteration, pulls, scores, share, warming_up(state, policy))
+    return Flight(state.next_iteration, pulls, scores, share, warm_up)
 
 
 def stop_reason(state: State, policy: Policy, limits: Limits) -> str:
