@@ -103,7 +103,7 @@ def test_of_two_iterations_the_first_leaves_half_and_the_warm_up_which_runs_alon
     assert [share.tokens for share, _ in world.shares[:2]] == [1000 // 4, left // 12]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
     documents=st.integers(1, 50),
