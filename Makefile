@@ -39,6 +39,8 @@ bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs
 	$(BIN)/python benchmarks/budgets.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/throughput.py --real
+	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 100000
 	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 1000000 --repeats 1
 	$(BIN)/python benchmarks/decontaminate.py --data $(DATA)

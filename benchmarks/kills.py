@@ -52,7 +52,7 @@ COMPARED = {
 }
 
 
-def prepared(root: Path, server: ChatServer, calls: int) -> RunConfig:
+def prepared(root: Path, server: ChatServer, calls: int, depth: int) -> RunConfig:
     """A corpus in clusters; no warm-up, so that every call is one of the run's."""
     (root / "in").mkdir(parents=True)
     lines = [
@@ -74,7 +74,7 @@ def prepared(root: Path, server: ChatServer, calls: int) -> RunConfig:
             f"endpoint.in_flight={IN_FLIGHT}", "extraction.answer=quoted", "extraction.refine=false",
             "extraction.min_answer_similarity=0.0", f"bandit.docs_per_pull={-(-calls // ITERATIONS // ARMS_AT_ONCE)}",
             f"bandit.arms_per_iteration={ARMS_AT_ONCE}", f"budget.documents={calls}", "budget.fraction=0",
-            "transport.bootstrap=4",
+            "transport.bootstrap=4", f"bandit.pipeline_depth={depth}",
         ]
     )  # fmt: skip
     for stage, body in (CORPUS | ARMS).items():
@@ -172,11 +172,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--depth", type=int, default=2, help="bandit.pipeline_depth")
     args = parser.parse_args()
     ThreadingHTTPServer.handle_error = lambda *_: None  # clients that break off, which is what is tested
     os.environ["EQUAL_ENDPOINT_KEY"] = ""
     with tempfile.TemporaryDirectory() as folder, ChatServer() as server:
-        config = prepared(Path(folder) / "corpus", server, args.calls)
+        config = prepared(Path(folder) / "corpus", server, args.calls, args.depth)
         server.delay_s = LATENCY_S
         clean, killed = (Runs(config, Path(folder) / name) for name in ("clean", "killed"))
         clean.finish()
@@ -192,7 +193,7 @@ def main() -> None:
     print(f"{'calls, undisturbed':24}{undisturbed:>8}\n{'calls, killed':24}{len(server.bodies):>8}   {ratio:.4f}")
     print(f"{'tables':24}{', '.join(f'{name} {same}' for name, same in equal.items())}")
     figures = {"kills": sum(met.values()), "worst_calls_ratio": round(ratio, 4), "tables_equal": all(equal.values())}
-    write("kills", {**figures, "calls": undisturbed, "in_flight": IN_FLIGHT, **met})
+    write("kills", {**figures, "calls": undisturbed, "in_flight": IN_FLIGHT, "pipeline_depth": args.depth, **met})
 
 
 if __name__ == "__main__":

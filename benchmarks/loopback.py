@@ -21,12 +21,6 @@ _PAIRS = [
     }
     for n in range(3)
 ]
-_BODY = json.dumps(
-    {
-        "choices": [{"index": 0, "message": {"content": json.dumps({"pairs": _PAIRS})}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 900, "completion_tokens": 90},
-    }
-).encode()
 _MODELS = json.dumps({"data": [{"id": "loopback", "max_model_len": 8192}]}).encode()
 
 
@@ -37,8 +31,14 @@ def _response(body: bytes) -> bytes:
 class _Slots:
     """Finishes each request `latency_s` after it got a slot."""
 
-    def __init__(self, latency_s: float, slots: int) -> None:
+    def __init__(self, latency_s: float, slots: int, pairs: int) -> None:
         self.latency_s, self.free = latency_s, slots
+        content = json.dumps({"pairs": _PAIRS[:pairs]})
+        reply = {
+            "choices": [{"index": 0, "message": {"content": content}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 900, "completion_tokens": 90},
+        }
+        self.reply = _response(json.dumps(reply).encode())
         self.waiting: deque[_Connection] = deque()
 
     def take(self, connection: _Connection) -> None:
@@ -49,7 +49,7 @@ class _Slots:
         asyncio.get_running_loop().call_later(self.latency_s, self._done, connection)
 
     def _done(self, connection: _Connection) -> None:
-        connection.transport.write(_response(_BODY))
+        connection.transport.write(self.reply)
         self.free += 1
         if self.waiting:
             self.take(self.waiting.popleft())
@@ -79,17 +79,17 @@ class _Connection(asyncio.Protocol):
             self.slots.take(self)
 
 
-async def _serve(latency_s: float, slots: int) -> None:
-    shared = _Slots(latency_s, slots)
+async def _serve(latency_s: float, slots: int, pairs: int) -> None:
+    shared = _Slots(latency_s, slots, pairs)
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(shared), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def serve(latency_s: float, slots: int) -> Iterator[tuple[str, int]]:
-    """A running server's URL and process id."""
-    command = [sys.executable, __file__, str(latency_s), str(slots)]
+def serve(latency_s: float, slots: int, pairs: int = 3) -> Iterator[tuple[str, int]]:
+    """A running server's URL and process id; each of its replies holds so many pairs."""
+    command = [sys.executable, __file__, str(latency_s), str(slots), str(pairs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -99,4 +99,4 @@ def serve(latency_s: float, slots: int) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

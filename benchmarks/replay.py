@@ -58,6 +58,7 @@ STRATEGIES = {
     "equal_no_union": Setup("equal", reward="batches"),
     "equal_variance": Setup("equal", exploration="variance", alpha=1.0),
     "equal_thompson": Setup("equal", exploration="thompson"),
+    "equal_delayed": Setup("equal", pipeline_depth=2),
     "warm_start": Setup("warm_start", order="mean"),
     "warm_start_variance": Setup("warm_start", order="mean", exploration="variance", alpha=1.0),
     "warm_start_thompson": Setup("warm_start", order="mean", exploration="thompson"),

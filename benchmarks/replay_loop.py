@@ -39,6 +39,7 @@ class Setup:
             their `clusters` and by hash inside, or `oracle`.
         reward: `transport`, or an ablation: `cosine` (no DS), `batches` (no union), `first` (no MAB).
         similarity: of documents, behind the arms' similarity.
+        pipeline_depth: 2 is a delay of one iteration.
     """
 
     strategy: str
@@ -49,6 +50,7 @@ class Setup:
     order: str = "hash"
     reward: str = "transport"
     similarity: str = "mean"
+    pipeline_depth: int = 1
 
 
 class Replay:
@@ -102,31 +104,31 @@ class Replay:
             j: ArmState(j, n, 0, 0, 0, None, None, nearness[starts[j] : starts[j] + n])
             for j, n in zip(ids.tolist(), sizes.tolist())
         }
-        paid: list[np.ndarray] = []
+        paid: dict[int, np.ndarray] = {}
 
         def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
-            del iteration, share
+            del share
             slices = [
                 order[pull.start : pull.stop]
                 if pull.arm_id is None
                 else inside[starts[pull.arm_id] + pull.start : starts[pull.arm_id] + pull.stop]
                 for pull in pulls
             ]
-            paid.append(np.concatenate(slices))
-            touched, counts = np.unique(arms[paid[-1]], return_counts=True)
-            return Extracted(dict(zip(touched.tolist(), counts.tolist())), self.pairs_of(paid[-1]))
+            read = paid[iteration] = np.concatenate(slices)
+            touched, counts = np.unique(arms[read], return_counts=True)
+            return Extracted(dict(zip(touched.tolist(), counts.tolist())), self.pairs_of(read))
 
         none = self.pairs_of(np.empty(0, int))
         policy = Policy(
             setup.strategy, arms_at_once(len(ids)), setup.docs_per_pull, setup.exploration, setup.alpha,
-            round(setup.warm_up * self.num_docs), self.seed,
+            round(setup.warm_up * self.num_docs), self.seed, setup.pipeline_depth,
         )  # fmt: skip
         run_bandit(
             State(states, none, Spent(), 0 if policy.warm_up_documents else 1),
             policy=policy, limits=Limits(documents, 0, 0.0), extract=extract,
             score=self._scorer(setup), record=lambda iteration: None,
         )  # fmt: skip
-        return np.concatenate(paid)
+        return np.concatenate([paid[iteration] for iteration in sorted(paid)])
 
     def pairs_of(self, documents: np.ndarray) -> Pairs:
         """All pairs of some documents."""

@@ -111,13 +111,18 @@ class Extraction:
 
     def make_client(self, iteration: int) -> PayingClientFactory:
         """What makes the clients of an iteration's tasks."""
-        return client_factory(self.job.config.endpoint, self.key, self.spool(iteration), tasks=self.tasks)
+        tasks = self.tasks * self.job.config.bandit.pipeline_depth
+        return client_factory(self.job.config.endpoint, self.key, self.spool(iteration), tasks=tasks)
 
     @property
     def tasks(self) -> int:
-        """Tasks of an extraction: as many as run at once; requests in flight are shared out, one at least to each."""
-        config = self.job.config
-        return min(self.job.spark.sparkContext.defaultParallelism, config.spark.partitions, config.endpoint.in_flight)
+        """Tasks of an extraction: as many as run at once; requests in flight are shared out, one at least to each.
+
+        Where two iterations run at once, each leaves half of the cores to the other, which must be written and scored.
+        """
+        config, depth = self.job.config, self.job.config.bandit.pipeline_depth
+        slots = self.job.spark.sparkContext.defaultParallelism
+        return max(1, min(slots, config.spark.partitions, config.endpoint.in_flight) // depth)
 
     @property
     def limits(self) -> Limits:

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from chat_server import always
 from equal.errors import EndpointError
 from equal.extraction import Extraction
-from equal.history import Run, open_state
+from equal.history import Run, open_state, state_ahead
 from equal.io.marks import Marks
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
@@ -76,6 +76,23 @@ def test_a_token_budget_is_never_exceeded_and_what_a_document_needs_is_read_back
     marks = Marks.read(tables, limited)
     state = open_state(tables, Run("r", last.clustering, marks.history_hash(), limited.fingerprint()), 0)
     assert state.need.tokens == needed > limited.extraction.max_tokens
+
+
+def test_what_a_pipelined_iteration_was_chosen_by_is_read_back(spark, unbroken):
+    tables = Tables(spark, unbroken.config.storage.root)
+    last = tables.read(ITERATIONS).orderBy("iteration").collect()[-1]
+    run = Run("r", last.clustering, last.history_hash, last.fingerprint)
+    state = open_state(tables, run, 0)
+    ahead = state_ahead(tables, run, state)
+    history = tables.read(ARM_HISTORY).where("run_id = 'r'").orderBy("iteration").collect()
+    known = {row.arm_id: row for row in history if row.iteration < last.iteration}
+    assert any(ahead.arms[arm_id].reward != state.arms[arm_id].reward for arm_id in last.arms)
+    for arm_id, arm in ahead.arms.items():
+        assert (arm.taken, arm.pulls) == (state.arms[arm_id].taken, state.arms[arm_id].pulls)
+        row = known[arm_id]
+        assert (arm.reward, arm.standard_error, arm.pairs) == (row.reward, row.standard_error, row.pairs)
+    assert (ahead.spent.documents, ahead.next_iteration) == (last.total_documents, last.iteration + 1)
+    assert ahead.spent.tokens == last.total_tokens - last.prompt_tokens - last.completion_tokens  # nothing is limited
 
 
 def test_the_alignment_before_and_after_the_warm_up_is_in_mlflow(prepared):

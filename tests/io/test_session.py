@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import stat
+import sys
 
+import pyarrow as pa
 import pytest
 
 from equal.errors import PlatformError
@@ -41,3 +43,13 @@ def test_every_line_of_spark_conf_reaches_the_session(spark):
     for key, value in module.local_settings().items():
         assert spark.conf.get(key) == value
     assert spark.conf.get("spark.speculation") == "false"
+
+
+def test_no_task_looks_through_jars_for_python(spark):
+    def paths(batches):
+        for batch in batches:
+            yield pa.RecordBatch.from_pydict({"path": [";".join(sys.path)] * batch.num_rows})
+
+    (found,) = spark.range(1).selectExpr("'' AS path").mapInArrow(paths, "path string").collect()
+    assert "pyspark" in found.path
+    assert not [path for path in [*found.path.split(";"), *sys.path] if path.endswith(".jar")]
