@@ -13,6 +13,11 @@ from contextlib import redirect_stdout
 from pyspark.daemon import manager
 
 if __name__ == "__main__":
+    for jar in [
+        entry for entry in sys.path if entry.endswith(".jar")
+    ]:  # Spark's own; a worker reads it before each task
+        sys.path.remove(jar)
+        sys.path_importer_cache.pop(jar, None)
     with redirect_stdout(sys.stderr):  # Spark reads a port number from the real one
         import equal.training.encoder  # noqa: F401
     gc.freeze()  # else a worker's first collection writes to, and so copies, every page it shares
