@@ -71,6 +71,7 @@ class ChatServer:
         count_faults: what the next counts meet; taken from the front.
         most_in_flight: the largest number of requests that were open at once.
         delay_s: before each good reply.
+        works_on: requests at once, the others wait, and it tells how many; 0 works on all and does not tell.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ChatServer:
         self.bodies: list[Body] = []
         self.counted: list[Body] = []
         self.tokenizes, self.count_faults = True, list[str]()
-        self.most_in_flight, self.delay_s = 0, 0.0
+        self.most_in_flight, self.delay_s, self.works_on = 0, 0.0, 0
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
         self.connections: list[socket.socket] = []
@@ -120,6 +121,12 @@ class ChatServer:
 
     def wait(self, seconds: float) -> None:
         self._closing.wait(seconds)
+
+    def metrics(self) -> str:
+        """As vLLM tells them."""
+        running = min(self._in_flight, self.works_on)
+        gauges = {"running": running, "waiting": self._in_flight - running}
+        return "# TYPE gauge\n" + "".join(f'vllm:num_requests_{k}{{engine="0"}} {v}.0\n' for k, v in gauges.items())
 
 
 def endpoint_at(url: str, **changes: Any) -> Any:
@@ -194,6 +201,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.path == "/metrics" and self.chat.works_on:
+            self._send(200, {}, self.chat.metrics().encode())
+            return
         if not self._allowed():
             return
         model = {"id": self.chat.model, "object": "model"}

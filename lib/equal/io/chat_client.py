@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from equal.core.chat import NOT_SENT, Reply, Request
 from equal.io.completions import PERHAPS_AWAY, FinalError, PassingError, Read, chat_url, read_chat
 from equal.io.connections import exchange, open_session
+from equal.io.pace import Pace
 from equal.io.prompt_size import read_count, tokenize_body, tokenize_url
 from equal.io.servers import Server, Servers
 
@@ -67,7 +68,7 @@ class ClientFactory:
 
 
 class ChatClient:
-    """Sends requests, at most `in_flight` at once.
+    """Sends requests, at most `in_flight` at once, and no more than a few that would only wait in the server.
 
     When the server is away, all requests wait together until it answers again. What reached no model meanwhile is sent
     again as if for the first time; of what broke off under way that holds once, as it may be what ends the server.
@@ -82,10 +83,11 @@ class ChatClient:
 
     def __init__(self, settings: ClientFactory) -> None:
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.in_flight)
         self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
         self._http = open_session(next(iter(settings.servers)), settings.key)
+        urls = dict.fromkeys([*settings.servers, *(url for weights in settings.elsewhere.values() for url in weights)])
+        self._slots = Pace(self._http, urls, settings.in_flight)
         self._servers = {
             model: Servers(self._http, weights, settings.restart_wait_s)
             for model, weights in {"": settings.servers, **settings.elsewhere}.items()
@@ -95,6 +97,7 @@ class ChatClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._slots.close()
         for servers in self._servers.values():
             await servers.close()
         await self._http.close()

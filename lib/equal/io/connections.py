@@ -12,6 +12,11 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 MAX_BODY_BYTES = 4_000_000
 
 
+def beside_api(url: str, name: str) -> str:
+    """What a server has beside its API and not under it: `http://host/name` of `http://host/v1`."""
+    return f"{url.rstrip('/').removesuffix('/v1')}/{name}"
+
+
 def open_session(url: str, key: str) -> ClientSession:
     """Connections that are kept between requests, in the running event loop.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from equal.core.chat import Message, Reply, Request
 from equal.io.completions import PassingError, raise_for
+from equal.io.connections import beside_api
 
 #: tokens that a chat template may put around one message, and before the reply; those known take up to a dozen
 _TEMPLATE_TOKENS = 32
@@ -16,8 +17,8 @@ _NO_ROUTE = frozenset({403, 404, 405})
 
 
 def tokenize_url(url: str) -> str:
-    """Where the server of a chat API counts tokens: beside `/v1`, not under it."""
-    return f"{url.rstrip('/').removesuffix('/v1')}/tokenize"
+    """Where the server of a chat API counts tokens."""
+    return beside_api(url, "tokenize")
 
 
 def tokenize_body(request: Request) -> dict[str, Any]:
