@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from chat_server import ChatServer
 from extract_world import GUIDE, TOPICS, settings_file
 
-IN_FLIGHT, LATENCY_S, ITERATIONS, ARMS_AT_ONCE = 2, 0.02, 8, 3
+IN_FLIGHT, LATENCY_S, ITERATIONS, NUM_ARMS, ARMS_AT_ONCE = 2, 0.02, 12, 6, 2
 #: what must not depend on how often a run was killed
 COMPARED = {
     "extractions": ["iteration", "arm_id", "doc_id", "pass", "final", "status", "num_pairs", "prompt_tokens"],
@@ -68,7 +68,7 @@ def prepared(root: Path, server: ChatServer, calls: int, depth: int) -> RunConfi
         overrides=[
             f"storage.root={root}/store", f"documents.path={root}/in", "documents.min_chars=20",
             "deduplicate.threshold=1.0", f"reference.guide={root}/guide.jsonl", "decontaminate.benchmarks={}",
-            "spark.partitions=2", "encoder.max_tokens=64", "warm_up.enabled=false", "cluster.k=3",
+            "spark.partitions=2", "encoder.max_tokens=64", "warm_up.enabled=false", f"cluster.k={NUM_ARMS}",
             "cluster.max_sweep_share=1.0", "run_name=r",
             f"endpoint.url={server.url}", f"endpoint.model={server.model}",
             f"endpoint.in_flight={IN_FLIGHT}", "extraction.answer=quoted", "extraction.refine=false",
@@ -154,6 +154,8 @@ def disturbed(runs: Runs, server: ChatServer, kills: int, calls: int, seed: int)
         kind = "worker" if number % 2 else "driver"
         done = False
         while not done and time.monotonic() < give_up:
+            if process.poll() == 0:  # it came to its end before this kill
+                break
             if process.poll() is not None:
                 process = runs.start()
             if len(server.bodies) >= wanted:

@@ -193,6 +193,7 @@ def test_budget_of_nothing_is_refused():
     ("overrides", "field", "value"),
     [
         (["budget.money=5"], "budget.money", "5"),
+        (["endpoint.in_flight=1", "bandit.pipeline_depth=2"], "endpoint.in_flight", "1"),
         (["documents.min_chars=500", "documents.max_chars=100"], "documents.min_chars", "500"),
         (["decontaminate.short_words=9", "decontaminate.ngram_words=5"], "decontaminate.short_words", "9"),
         (["quality.blocked_sources=['(']"], "quality.blocked_sources", "'('"),

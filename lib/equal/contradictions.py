@@ -86,6 +86,14 @@ def _no_servers(url: str, others: Mapping[str, float]) -> Iterator[str]:
             yield f"endpoint.others: gives {other} the weight {weight:g}, allowed: above 0; leave it out, or raise it"
 
 
+def _no_request_for_either(in_flight: int, pipeline_depth: int) -> Iterator[str]:
+    if in_flight < pipeline_depth:
+        yield (
+            f"endpoint.in_flight: is {in_flight}, below bandit.pipeline_depth {pipeline_depth}, of whose iterations "
+            "each needs one; lower bandit.pipeline_depth to 1, or raise it"
+        )
+
+
 #: owners and folders of storage.root that are no run's
 _TAKEN = frozenset({"corpus", "tables", "spool", "locks", "encoders", "checkpoints", "decontaminate", "mlartifacts"})
 
@@ -107,5 +115,6 @@ _RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
     ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
     ("storage.root",): _root_is_no_folder,
     ("endpoint.url", "endpoint.others"): _no_servers,
+    ("endpoint.in_flight", "bandit.pipeline_depth"): _no_request_for_either,
     ("run_name",): _name_is_no_file_name,
 }

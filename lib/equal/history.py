@@ -88,7 +88,7 @@ def state_ahead(tables: Tables, run: Run, state: State) -> State | None:
 def _state_after(tables: Tables, run: Run, iterations: Sequence[Row], first_iteration: int) -> State:
     own = F.col("run_id") == run.run_id
     assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering)
-    sizes = assignments.groupBy("cluster_id").agg(F.count("*").alias("size")).collect()
+    sizes = assignments.groupBy("cluster_id").agg(F.count("*").alias("size")).orderBy("cluster_id").collect()
     committed = own & F.col("iteration").isin([row.iteration for row in iterations])
     known = fold([row.asDict() for row in tables.read(ARM_HISTORY).where(committed).collect()])
     arms = {row.cluster_id: _arm(row.cluster_id, row["size"], known.get(row.cluster_id)) for row in sizes}
@@ -185,8 +185,19 @@ def committed_steps(tables: Tables, run_id: str) -> list[Step]:
     ]
 
 
-def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at: datetime, flops: float) -> None:
-    """Write an iteration's rows, and its commit mark last; call `discard_uncommitted` before a run's first."""
+def record_iteration(
+    tables: Tables, run: Run, iteration: Iteration, started_at: datetime, flops: float, *, billed_from: datetime
+) -> None:
+    """Write an iteration's rows, and its commit mark last; call `discard_uncommitted` before a run's first.
+
+    Args:
+        tables: where the history lies.
+        run: the run.
+        iteration: what is recorded.
+        started_at: when it began.
+        flops: that it took.
+        billed_from: from when on the ledger counts its seconds: not those that it shared with the one before.
+    """
     now = datetime.now(timezone.utc)
     extracted, spent = iteration.extracted, iteration.spent
     documents = sum(extracted.documents.values())
@@ -195,7 +206,7 @@ def record_iteration(tables: Tables, run: Run, iteration: Iteration, started_at:
         "calls": extracted.calls, "cached_calls": extracted.cached_calls,
         "prompt_tokens": extracted.paid_prompt_tokens, "cached_tokens": extracted.paid_cached_tokens,
         "completion_tokens": extracted.paid_completion_tokens,
-        "seconds": (now - started_at).total_seconds(),
+        "seconds": (now - billed_from).total_seconds(),
         "flops": flops, "money": extracted.paid_money, "recorded_at": now,
     }  # fmt: skip
     arms = _arm_rows(run, iteration)

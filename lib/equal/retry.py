@@ -19,7 +19,7 @@ from equal.history import record_iteration, settle_retries
 from equal.io.progress import reading_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import committed
-from equal.loop import commit
+from equal.loop import commit, warming_up
 from equal.run import Opened, flops_of, open_run, run_to_budget
 from equal.schemas import DOC_ID, EXTRACTIONS, STAGES
 from equal.state import Flight, Iteration
@@ -73,10 +73,11 @@ def _ask_again(job: Job, opened: Opened, failed: list[tuple[str, int]]) -> None:
         job.tables.delete(STAGES, f"run_id = '{opened.run.run_id}' AND stage IN ({names})")
 
     def record(iteration: Iteration) -> None:
-        record_iteration(job.tables, opened.run, iteration, started, flops_of(job.config, iteration))
+        flops = flops_of(job.config, iteration)
+        record_iteration(job.tables, opened.run, iteration, started, flops, billed_from=started)
 
     none_new = replace(extracted, documents=dict.fromkeys(extracted.documents, 0))
-    flight = Flight(number, (), {}, share, warm_up=False)
+    flight = Flight(number, (), {}, share, warming_up(state, opened.policy))
     commit(state, flight, none_new, opened.policy, limits, opened.reading.score, record)
     settle_retries(job.tables, opened.run.run_id)
     outcomes = ", ".join(f"{status} {count}" for status, count in Counter(extracted.outcomes).most_common())

@@ -192,6 +192,7 @@ def run_to_budget(job: Job) -> Outcome:
     assignments, key = _in_reading_order(job, run, reading, state, opened.policy.warm_up_documents)
     ahead = state_ahead(tables, run, state) if opened.policy.pipeline_depth > 1 else None
     started: dict[int, datetime] = {}
+    committed = datetime.now(timezone.utc)
 
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         started[iteration] = datetime.now(timezone.utc)
@@ -202,7 +203,10 @@ def run_to_budget(job: Job) -> Outcome:
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
-            record_iteration(tables, run, iteration, started.pop(iteration.number), flops_of(config, iteration))
+            nonlocal committed
+            began, flops = started.pop(iteration.number), flops_of(config, iteration)
+            record_iteration(tables, run, iteration, began, flops, billed_from=max(began, committed))
+            committed = datetime.now(timezone.utc)
             watch.committed(iteration)
 
         with reading_progress(watch.bar, watch.arrived):

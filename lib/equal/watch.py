@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
 
@@ -98,8 +99,11 @@ class Watch:
 
     def arrived(self) -> int:
         """Documents read, about."""
-        under_way = list(self._reading.values())
-        return self._spent.documents + sum(min(documents, count()) for documents, count in under_way)
+        arrived = self._spent.documents
+        for documents, count_replies in list(self._reading.values()):
+            with suppress(OSError):  # of a shared disk: what only tells of a run must not end it
+                arrived += min(documents, count_replies())
+        return arrived
 
     def finished(self, stop_reason: str) -> None:
         """No iteration follows."""

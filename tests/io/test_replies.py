@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +155,40 @@ def test_a_reply_that_cannot_be_written_is_loud_for_all_that_wait(
 
     with ChatServer() as server:
         assert {type(each) for each in asyncio.run(all_of_them(server))} == {OSError}
+
+
+def test_what_had_arrived_is_kept_when_its_task_fails(spool: ReplySpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = ReplySpool.put
+
+    def slow(self: ReplySpool, group: list[tuple[Request, Reply]]) -> str:
+        time.sleep(0.3)
+        return put(self, group)
+
+    monkeypatch.setattr(ReplySpool, "put", slow)
+
+    async def fail(server: ChatServer) -> None:
+        async with client_factory(server.endpoint(), "", spool, tasks=1)() as client:
+            asking = [asyncio.ensure_future(client.ask(request("a")))]
+            await asyncio.sleep(0.15)  # its reply is being written, the others wait for that
+            asking += [asyncio.ensure_future(client.ask(request(text))) for text in "bc"]
+            await asyncio.sleep(0.1)
+            raise RuntimeError("the task fails")
+
+    with ChatServer() as server, pytest.raises(RuntimeError, match="the task fails"):
+        asyncio.run(fail(server))
+    assert set(spool.read(set())) == {request(text).key for text in "abc"}
+
+
+def test_what_stands_in_the_spool_beside_is_found_and_left_there(tmp_path: Path) -> None:
+    one, two = (ReplySpool(str(tmp_path / "run" / number)) for number in "12")
+    one.put([(request("a"), reply())])
+    assert list(two.read(set())) == [request("a").key]
+    assert (one.count(), two.count()) == (1, 0)
+
+
+def test_a_worker_needs_no_delta() -> None:
+    code = "import sys; sys.modules['delta'] = None; import equal.io.replies, equal.transforms.extract"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_task_learns_of_what_others_spooled_while_it_ran(spool: ReplySpool, monkeypatch: pytest.MonkeyPatch) -> None:

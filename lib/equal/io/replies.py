@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from equal.config import Endpoint
 from equal.core.chat import Reply, Request
@@ -20,10 +21,12 @@ from equal.errors import RunLockedError
 from equal.io.chat_client import ChatClient, ClientFactory
 from equal.io.lock import run_lock
 from equal.io.spool import ReplySpool
-from equal.io.tables import Tables
 
-#: seconds after which a client looks again for what other tasks have spooled
-_LOOK_AGAIN_S = 1.0
+if TYPE_CHECKING:  # as in spool
+    from equal.io.tables import Tables
+
+#: seconds, and times what the last look took, after which a client looks again for what others have spooled
+_LOOK_AGAIN_S, _LOOK_AGAIN_AFTER = 1.0, 20.0
 
 
 class PayingClient:
@@ -34,7 +37,7 @@ class PayingClient:
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._found: dict[str, Reply] = {}
         self._seen: set[str] = set()
-        self._looked_at = -_LOOK_AGAIN_S
+        self._look_at = 0.0
         self._writing = asyncio.Lock()
         self._group: list[tuple[Request, Reply]] = []
         self._written: asyncio.Future[None] | None = None
@@ -43,6 +46,11 @@ class PayingClient:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        with suppress(OSError):  # whoever waits for the group is told
+            while self._written is not None:  # what came is kept, also when the task fails
+                await asyncio.shield(self._written)
+        async with self._writing:
+            pass
         await self._client.__aexit__(*exception)
 
     async def ask(self, request: Request) -> Reply:
@@ -63,10 +71,11 @@ class PayingClient:
         return await self._client.count(request)
 
     def _stored(self, request_key: str) -> Reply | None:
-        now = time.monotonic()
-        if request_key not in self._found and now - self._looked_at >= _LOOK_AGAIN_S:
-            self._looked_at = now
+        started = time.monotonic()
+        if request_key not in self._found and started >= self._look_at:
             self._found |= self._spool.read(self._seen)
+            ended = time.monotonic()
+            self._look_at = ended + max(_LOOK_AGAIN_S, _LOOK_AGAIN_AFTER * (ended - started))
         return self._found.get(request_key)
 
     async def _pay(self, request: Request) -> Reply:

@@ -60,8 +60,8 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
 def _without_jars_in_python(session: SparkSession) -> SparkSession:
     """Take the jars of spark.jars.packages off Python's path, where Spark puts them as some hold Python code.
 
-    Ours hold none, and a worker reads the directory of every archive on its path before each of its tasks: of 95 jars,
-    in half a second to several. What came by --py-files stays.
+    What of theirs is imported in a task comes with this package, and a worker reads the directory of every archive on
+    its path before each of its tasks: of 95 jars, in half a second to several. What came by --py-files stays.
     """
     context = session.sparkContext
     context._python_includes = [name for name in context._python_includes or [] if not name.endswith(".jar")]

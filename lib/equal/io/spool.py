@@ -11,19 +11,25 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equal.core.chat import Reply, Request
-from equal.io.tables import Tables
 from equal.schemas import REPLIES, REQUEST_KEY
 
+if TYPE_CHECKING:  # workers read and write spools, and may have no Delta in Python
+    from equal.io.tables import Tables
+
+_SUFFIX = ".jsonl"
 #: replies, about, that go to the table in one commit
 _FOLD_ROWS = 5000
+_FOLDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class ReplySpool:
         Raises:
             OSError: the disk is full or cannot be written.
         """
-        name = f"{uuid.uuid4().hex}-{len(replies)}.jsonl"
+        name = f"{uuid.uuid4().hex}-{len(replies)}{_SUFFIX}"
         unfinished = os.path.join(self.root, f".{name}")
         lines = "".join(json.dumps(_record(request, reply)) + "\n" for request, reply in replies)
         try:
@@ -56,22 +62,28 @@ class ReplySpool:
         return name
 
     def read(self, seen: set[str]) -> dict[str, Reply]:
-        """What stands in the files that are not among `seen`, by request key; their names are added to it."""
+        """What stands here and in the spools beside this one, by request key.
+
+        Args:
+            seen: names of files that are passed over; those that were read are added.
+        """
         found: dict[str, Reply] = {}
-        for file in self._files():
-            if file.name not in seen:
-                seen.add(file.name)
-                found |= {record["key"]: Reply(**record["reply"]).from_store() for record in _records(file)}
+        for folder in _folders(os.path.dirname(self.root)):
+            for name in set(_names(folder)) - seen:
+                seen.add(name)
+                for record in _records(Path(folder, name)):
+                    found[record["key"]] = Reply(**record["reply"]).from_store()
         return found
 
     def count(self) -> int:
         """Replies that wait to be folded, by the names of their files."""
-        return sum(int(file.stem.rpartition("-")[2]) for file in self._files())
+        return sum(int(name.removesuffix(_SUFFIX).rpartition("-")[2]) for name in _names(self.root))
 
     def fold(self, tables: Tables) -> int:
         """Move what is spooled into the table `replies`; safe to repeat after a crash at any point.
 
-        Call it on the driver while nothing is extracted into this spool.
+        Call it on the driver while nothing is extracted into this spool. Spools are folded one after the other, as two
+        may hold the same request.
 
         Returns:
             Rows added.
@@ -79,7 +91,11 @@ class ReplySpool:
         Raises:
             TableError: the table could not be written; what was not folded is still in the spool.
         """
-        added, files = 0, self._files()
+        with _FOLDING:
+            return self._fold(tables)
+
+    def _fold(self, tables: Tables) -> int:
+        added, files = 0, [Path(self.root, name) for name in sorted(_names(self.root))]
         batch: list[Path] = []
         rows: dict[str, dict[str, Any]] = {}
         for number, file in enumerate(files, start=1):
@@ -95,8 +111,18 @@ class ReplySpool:
                 batch, rows = [], {}
         return added
 
-    def _files(self) -> list[Path]:
-        return sorted(Path(self.root).glob("[!.]*.jsonl"))
+
+def _names(folder: str) -> list[str]:
+    """Of the finished files."""
+    with suppress(FileNotFoundError):
+        return [name for name in os.listdir(folder) if name.endswith(_SUFFIX) and not name.startswith(".")]
+    return []
+
+
+def _folders(parent: str) -> list[str]:
+    with suppress(FileNotFoundError):
+        return [entry.path for entry in os.scandir(parent) if entry.is_dir()]
+    return []
 
 
 def _append_new(tables: Tables, rows: list[dict[str, Any]]) -> int:
