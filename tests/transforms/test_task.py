@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +18,9 @@ from equal.core.qa import passage_key
 from equal.core.reading import Recipe
 from equal.io.prompts import load_prompts
 from equal.transforms.extract import _read_batches
+from equal.transforms.together import Together
 
-SAID = '{"pairs": [{"question": "What is said about the tin?", "answer": "It melts at 232 degrees."}]}'
+SAID = '{"pairs": [{"question": "What is said about the tin of passage %s?", "answer": "It melts at 232 degrees."}]}'
 
 
 def documents(count: int) -> list[dict[str, Any]]:
@@ -40,7 +43,8 @@ class Client:
 
     async def ask(self, request: Request) -> Reply:
         self.log.append("asked")
-        return Reply(text=SAID, finish_reason="stop", attempts=1)
+        number = str(request.messages[-1]["content"]).partition("passage ")[2].split()[0]
+        return Reply(text=SAID % number, finish_reason="stop", attempts=1)
 
     async def count(self, request: Request) -> Reply:
         raise AssertionError("no allowance has a limit here")
@@ -82,7 +86,25 @@ def test_the_first_are_asked_while_the_others_are_still_written() -> None:
     assert log.index("asked") < 10
 
 
-def test_one_text_is_encoded_at_a_time_and_after_an_error_no_other() -> None:
+def test_texts_of_many_documents_are_encoded_together_and_each_gets_its_own() -> None:
+    calls: list[int] = []
+
+    class ByLength:
+        def encode(self, texts: list[str]) -> np.ndarray:
+            calls.append(len(texts))
+            time.sleep(0.02)
+            angle = np.array([zlib.crc32(text.encode()) % 1000 / 1000 for text in texts])
+            return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+    readings = read(documents(300), ByLength(), [])
+    for _, reading in readings:
+        (pair,) = reading.pairs
+        assert np.array_equal(pair.embedding, ByLength().encode([f"{pair.question}\n{pair.answer}"])[0])
+    assert len(calls) - 300 < 60  # the comparison's own are 300
+    assert max(calls) < 64 + 3  # a document is not divided
+
+
+def test_one_call_is_made_at_a_time_and_its_error_ends_the_task() -> None:
     class Failing:
         calls, busy = 0, threading.Lock()
 
@@ -91,11 +113,30 @@ def test_one_text_is_encoded_at_a_time_and_after_an_error_no_other() -> None:
             Failing.calls += 1
             time.sleep(0.02)
             self.busy.release()
-            if Failing.calls == 3:
+            if Failing.calls == 2:
                 raise ValueError("a broken encoder")
             return np.full((len(texts), 4), 0.5, dtype=np.float32)
 
     with pytest.raises(ValueError, match="a broken encoder"):
         read(documents(60), Failing(), [])
-    time.sleep(0.1)
-    assert Failing.calls < 30
+
+
+def test_after_the_end_nothing_is_encoded() -> None:
+    calls: list[list[str]] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        calls.append(texts)
+        time.sleep(0.05)
+        return np.zeros((len(texts), 2), dtype=np.float32)
+
+    async def main() -> None:
+        together = Together(encode)
+        waiting = [asyncio.ensure_future(together([str(number)] * 40)) for number in range(9)]
+        await waiting[0]
+        for each in waiting:
+            each.cancel()
+        together.close()
+        await asyncio.sleep(0.2)
+
+    asyncio.run(main())
+    assert len(calls) <= 2  # the second was under way

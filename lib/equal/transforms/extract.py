@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from equal.core.pairs import Pair, Pass, Passage
 from equal.core.qa import Prompt
 from equal.core.reading import PROPOSED, Encode, Match, Reading, Recipe, read_document
 from equal.schemas import ARM_ID, DOC_ID, EXTRACTIONS, ITERATION, QA_PAIRS, REQUEST_KEY, RUN_ID, SCHEMAS
+from equal.transforms.together import Together
 
 #: what of a stored reply a reading needs
 _REPLY_COLUMNS = ("text", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_ms")
@@ -41,7 +41,7 @@ class Encoder(Protocol):
     """Texts to unit vectors."""
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        """(n, d) float32 unit rows."""
+        """(n, d) float32 unit rows, each the same in any company."""
         ...
 
 
@@ -180,13 +180,7 @@ async def _read_all(
 ) -> list[tuple[dict[str, Any], Reading]]:
     """Read a batch of documents side by side; the client bounds what is in flight."""
     readings: list[asyncio.Future[tuple[dict[str, Any], Reading]]] = []
-    one_at_a_time = ThreadPoolExecutor(max_workers=1)
-
-    async def encode(texts: list[str]) -> np.ndarray:
-        # off the event loop, so that replies keep arriving; a document a call, so that no vector depends on its
-        # neighbours in a batch
-        return await asyncio.get_running_loop().run_in_executor(one_at_a_time, encoder.encode, texts)
-
+    encode = Together(encoder.encode)
     try:
         for row in documents:
             readings.append(asyncio.ensure_future(_read(row, recipe, client, encode, match, allowance)))
@@ -195,7 +189,7 @@ async def _read_all(
     finally:  # after an error the others must not go on asking, and paying, for a task that is lost
         for reading in readings:
             reading.cancel()
-        one_at_a_time.shutdown(wait=False, cancel_futures=True)
+        encode.close()
 
 
 async def _read(
