@@ -1,11 +1,10 @@
 """A real HTTP server on the loopback interface that speaks the chat API, well or with one of many faults.
 
-    with ChatServer() as server:                       # every reply is a good one
-        server.fault = once("busy", "reset")           # the next two requests fail so, the third is served
-        server.fault = lambda body: "hang" if "slow" in passage_of(body) else ""
-        server.bodies                                  # what was asked, in order of arrival
-
-`server.endpoint()` gives the settings under which the library finds it.
+with ChatServer() as server:                       # every reply is a good one
+    server.fault = once("busy", "reset")           # the next two requests fail so, the third is served
+    server.fault = lambda body: "hang" if "slow" in passage_of(body) else ""
+    server.bodies                                  # what was asked, in order of arrival
+    server.endpoint()                              # the settings under which the library finds it
 """
 
 from __future__ import annotations
@@ -165,10 +164,7 @@ def prompt_tokens_of(body: Body) -> int:
 
 
 def good_answer(body: Body) -> str:
-    """One pair about the passage's opening words, in the form that the request's schema asks for.
-
-    A refine request gets its first draft back, with an exclamation mark.
-    """
+    """One pair about the passage's opening words in the request's form; of a refine request its draft with a mark."""
     opening = " ".join(re.findall(r"\w+", passage_of(body))[:8])
     question = f"What is said about {opening}?"
     answer = f"It is said that {passage_of(body)[:80]}"
@@ -196,7 +192,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     chat: ChatServer
-    protocol_version = "HTTP/1.1"
+    protocol_version, open = "HTTP/1.1", False
     disable_nagle_algorithm = True  # header and body go out apart; else each reply waits 40 ms for an acknowledgement
 
     def setup(self) -> None:
@@ -223,13 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._count(body)
             return
         self.chat.enter(body)
-        try:
+        self.open = True
+        with suppress(BrokenPipeError, ConnectionResetError):
             if self._allowed():
                 self._serve(body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        finally:
-            self.chat.leave()
+        self._leave()
 
     def _count(self, body: Body) -> None:
         self.chat.counted.append(body)
@@ -290,7 +284,13 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def _leave(self) -> None:
+        if self.open:
+            self.chat.leave()
+        self.open = False
+
     def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self._leave()  # before the client knows, which may ask the next at once
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
