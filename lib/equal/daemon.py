@@ -13,9 +13,8 @@ from contextlib import redirect_stdout
 from pyspark.daemon import manager
 
 if __name__ == "__main__":
-    for jar in [
-        entry for entry in sys.path if entry.endswith(".jar")
-    ]:  # Spark's own; a worker reads it before each task
+    # Spark's own, of which a worker would read the directory before each task
+    for jar in [entry for entry in sys.path if entry.endswith(".jar")]:
         sys.path.remove(jar)
         sys.path_importer_cache.pop(jar, None)
     with redirect_stdout(sys.stderr):  # Spark reads a port number from the real one

@@ -62,7 +62,7 @@ def run_bandit(
                 flying.append((flight, extracting))
             return flight is not None
 
-        if ahead is not None and depth > 1:
+        if ahead is not None:
             start(next_flight(ahead, policy, limits, under_way=depth - 1))
         while True:
             while len(flying) < depth:

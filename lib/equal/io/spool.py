@@ -71,8 +71,8 @@ class ReplySpool:
         for folder in _folders(os.path.dirname(self.root)):
             for name in set(_names(folder)) - seen:
                 seen.add(name)
-                for record in _records(Path(folder, name)):
-                    found[record["key"]] = Reply(**record["reply"]).from_store()
+                for reply, row in _records(Path(folder, name)):
+                    found[row[REQUEST_KEY]] = reply.from_store()
         return found
 
     def count(self) -> int:
@@ -101,7 +101,7 @@ class ReplySpool:
         for number, file in enumerate(files, start=1):
             batch.append(file)
             # two tasks may have asked the same: the reply that came first is the one that is kept
-            for row in map(_row, _records(file)):
+            for _, row in _records(file):
                 kept = rows.setdefault(row[REQUEST_KEY], row)
                 rows[row[REQUEST_KEY]] = min(kept, row, key=lambda each: each["received_at"])
             if len(rows) >= _FOLD_ROWS or number == len(files):
@@ -150,8 +150,8 @@ def _record(request: Request, reply: Reply) -> dict[str, Any]:
     }
 
 
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    """The file's records; a line that a power cut left unfinished is no reply, and is asked for again."""
+def _records(file: Path) -> Iterator[tuple[Reply, dict[str, Any]]]:
+    """Replies with their rows of the table; a line that a power cut left unfinished is none, and is asked for again."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, ValueError):  # folded meanwhile, or no text
@@ -159,13 +159,9 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-            Reply(**record["reply"])
-            _row(record)
+            reply = Reply(**record["reply"])
+            received_at = datetime.fromtimestamp(reply.received_at, timezone.utc)
+            row = {REQUEST_KEY: record["key"], **record["row"], **record["reply"], "received_at": received_at}
         except (ValueError, KeyError, TypeError):
             continue
-        yield record
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    received_at = datetime.fromtimestamp(record["reply"]["received_at"], timezone.utc)
-    return {REQUEST_KEY: record["key"], **record["row"], **record["reply"], "received_at": received_at}
+        yield reply, row
