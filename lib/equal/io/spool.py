@@ -151,7 +151,7 @@ def _record(request: Request, reply: Reply) -> dict[str, Any]:
 
 
 def _records(file: Path) -> Iterator[tuple[Reply, dict[str, Any]]]:
-    """Replies with their rows of the table; a line that a power cut left unfinished is none, and is asked for again."""
+    """Replies with their rows of the table; a line that a power cut left unfinished is none, and is asked again."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, ValueError):  # folded meanwhile, or no text
