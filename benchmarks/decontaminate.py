@@ -29,7 +29,7 @@ from results import write
 
 from equal.core.items import Item
 from equal.core.ngrams import words
-from equal.io.references import read_benchmarks
+from equal.io.references import read_items
 
 SETS = ("gsm8k_test", "svamp", "aqua_test", "humaneval", "mbpp_test", "mmlu_test")
 NGRAM, SHORT, REPEATS, PER_KIND = 10, 3, 3, 300
@@ -172,7 +172,7 @@ def run_ours(source: Path, out: Path) -> None:
     from equal.transforms.decontaminate import find_contaminated, find_hits, spared_ngrams
 
     config = load()
-    items = read_benchmarks({"all": str(source / "items.json")})
+    items = {"all": read_items(str(source / "items.json"), "benchmark")}
     index = BenchmarkIndex.build(items, ngram_words=NGRAM, short_words=SHORT)
     spark = open_session(config.spark.partitions)
     documents = spark.read.parquet(*map(str, sorted(source.glob("*.parquet")))).select(
@@ -239,8 +239,8 @@ def main() -> None:
     if arguments.ours:
         run_ours(*arguments.ours)
         return
-    paths = {name: str(arguments.data / "refs" / f"{name}.jsonl.gz") for name in SETS}
-    items = [item for found in read_benchmarks(paths).values() for item in found]
+    files = [str(arguments.data / "refs" / f"{name}.jsonl.gz") for name in SETS]
+    items = [item for file in files for item in read_items(file, "benchmark")]
     source = BUILD / f"contaminated-{arguments.count}"
     planted = make(arguments.data, arguments.count, source, items)
     rows = compare(source, ["ours", "plain scan", "datatrove"], planted, arguments.count)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from equal.core.contamination import BenchmarkIndex
-from equal.io.references import load_benchmarks, write_spared
+from equal.io.references import load_judges, write_spared
 from equal.io.stage import Job, Outcome, log, replace_removals
 from equal.io.stage import main as run_main
 from equal.refresh import update_hits
@@ -20,8 +20,8 @@ from equal.transforms.documents import kept_documents
 def decontaminate(job: Job) -> Outcome:
     """Replace this stage's removals by those of the documents that deduplication kept."""
     settings = job.config.decontaminate
-    benchmarks = load_benchmarks(job.config)
-    index = BenchmarkIndex.build(benchmarks, ngram_words=settings.ngram_words, short_words=settings.short_words)
+    judges = load_judges(job.config)
+    index = BenchmarkIndex.build(judges, ngram_words=settings.ngram_words, short_words=settings.short_words)
     documents, removals = job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)
     # duplicates too: another text of their group may be the one that is taken back one day
     hits = update_hits(job, kept_documents(documents, removals, "quality"), index)
@@ -32,7 +32,7 @@ def decontaminate(job: Job) -> Outcome:
     write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)
     num_removed = sum(replace_removals(job, find_contaminated(hits, spared)).values())
     met = {row.benchmark: row.asDict(recursive=True) for row in count_by_benchmark(hits, spared).collect()}
-    for name, items in benchmarks.items():
+    for name, items in judges.items():
         found = met.get(name, {"documents": 0, "items": 0, "spared": 0})
         counts = (found["items"], len(items), found["documents"], found["spared"])
         log.info("decontaminate: %s: %d of %d items in %d documents, %d n-grams spared", name, *counts)
@@ -42,7 +42,7 @@ def decontaminate(job: Job) -> Outcome:
     details = {
         "contaminated": num_removed,
         "spared": len(rows),
-        "benchmark_items": sum(map(len, benchmarks.values())),
+        "benchmark_items": sum(map(len, judges.values())),
         "unmatchable": len(index.unmatchable),
         "unmatchable_items": list(index.unmatchable[:100]),
         "benchmarks": met,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from equal.errors import InputError
-from equal.io.references import load_benchmarks, read_items
+from equal.io.references import read_items
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.io.tracking import add_metrics
@@ -17,7 +17,6 @@ from equal.training.evaluate import load_answer_model
 def evaluate(job: Job) -> Outcome:
     """Read the held-out items, measure, write evaluations and the same numbers to the fine-tuning's MLflow run."""
     config = job.config
-    load_benchmarks(config)  # the held-out file may have changed since the run was guided
     items = read_items(config.reference.held_out, "reference.held_out")
     items = [item for item in items if item.answer.strip()][: config.evaluate.max_items or len(items)]
     if not items:

@@ -189,7 +189,7 @@ def test_parameters_are_valid_settings(task: dict[str, Any]):
     assert config.spark.loader == "auto_loader"
     assert config.endpoint.key_secret == "x/endpoint-key"
     assert config.endpoint.model_parameters == 8
-    assert config.decontaminate.benchmarks == {"held_out": config.reference.held_out}
+    assert config.judges == {"held_out": config.reference.held_out}
 
 
 def test_cluster_is_set_as_the_local_session():

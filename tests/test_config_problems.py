@@ -196,6 +196,7 @@ def test_budget_of_nothing_is_refused():
         (["endpoint.in_flight=1", "bandit.pipeline_depth=2"], "endpoint.in_flight", "1"),
         (["documents.min_chars=500", "documents.max_chars=100"], "documents.min_chars", "500"),
         (["decontaminate.short_words=9", "decontaminate.ngram_words=5"], "decontaminate.short_words", "9"),
+        (["decontaminate.benchmarks={held_out: a}", "reference.held_out=b"], "decontaminate.benchmarks", "'a'"),
         (["quality.blocked_sources=['(']"], "quality.blocked_sources", "'('"),
         (["quality.languages=[english]"], "quality.languages", "'english'"),
         (["run_name=a b"], "run_name", "'a b'"),

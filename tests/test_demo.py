@@ -97,7 +97,7 @@ def test_settings_agree_with_the_server_and_the_reference():
     config = load(ROOT / "conf" / "demo.yml")
     assert config.endpoint.in_flight == server.MAX_NUM_SEQS
     assert config.endpoint.model == server.MODEL_NAME
-    assert config.decontaminate.benchmarks == {"held_out": config.reference.held_out}
+    assert config.judges == {"held_out": config.reference.held_out}
     assert config.evaluate.max_items == len(read_split("held_out"))
     sweep = config.cluster.k * config.bandit.docs_per_pull
     assert sweep <= config.cluster.max_sweep_share * config.document_budget(8000)

@@ -45,7 +45,6 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "documents.path": str(root / "source"),
             "reference.guide": str(root / "reference" / "guide.jsonl"),
             "reference.held_out": str(root / "reference" / "held_out.jsonl"),
-            "decontaminate.benchmarks": f"{{held_out: {root / 'reference' / 'held_out.jsonl'}}}",
             "endpoint.url": server.url,
             "endpoint.model": server.model,
             "finetune.base_model": str(model_dir),

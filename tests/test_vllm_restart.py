@@ -86,7 +86,6 @@ def test_a_server_that_is_killed_and_comes_back_costs_the_run_no_document(server
         "documents.path": tmp_path / "source",
         "reference.guide": tmp_path / "reference" / "guide.jsonl",
         "reference.held_out": tmp_path / "reference" / "held_out.jsonl",
-        "decontaminate.benchmarks": f"{{held_out: {tmp_path / 'reference' / 'held_out.jsonl'}}}",
         "endpoint.url": f"http://127.0.0.1:{server.port}/v1",
         "endpoint.model": MODEL_NAME,
         "endpoint.in_flight": 4,

@@ -240,6 +240,12 @@ class RunConfig:
             return fingerprint(self)
         return fingerprint([getattr(self, name) for name in ("seed", *sections)])
 
+    @property
+    def judges(self) -> dict[str, str]:
+        """What no document and no pair may hold, name to path: the benchmarks, and the items that judge the result."""
+        named, held_out = self.decontaminate.benchmarks, self.reference.held_out
+        return {**named, "held_out": held_out} if held_out and held_out not in named.values() else named
+
     def document_budget(self, num_docs: int) -> int:
         """Documents that may be extracted: the smaller of `budget.documents` and `budget.fraction`; 0 is no limit."""
         limits = [self.budget.documents] if self.budget.documents else []

@@ -65,6 +65,14 @@ def _no_words_between(short_words: int, ngram_words: int) -> Iterator[str]:
         yield (f"decontaminate.short_words: is {short_words}, above decontaminate.ngram_words {ngram_words}; lower it")
 
 
+def _two_of_one_name(benchmarks: Mapping[str, str], held_out: str) -> Iterator[str]:
+    if held_out and benchmarks.get("held_out", held_out) != held_out:
+        yield (
+            f"decontaminate.benchmarks: calls {benchmarks['held_out']!r} held_out, which is the name of "
+            f"reference.held_out {held_out!r}; give the benchmark another name"
+        )
+
+
 def _root_is_no_folder(root: str) -> Iterator[str]:
     if "://" in root:
         yield (
@@ -113,6 +121,7 @@ _RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
     ("quality.blocked_sources",): _no_regular_expression,
     ("quality.languages",): _no_language_code,
     ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
+    ("decontaminate.benchmarks", "reference.held_out"): _two_of_one_name,
     ("storage.root",): _root_is_no_folder,
     ("endpoint.url", "endpoint.others"): _no_servers,
     ("endpoint.in_flight", "bandit.pipeline_depth"): _no_request_for_either,

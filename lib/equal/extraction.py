@@ -22,7 +22,7 @@ from equal.errors import EndpointError
 from equal.history import collect_pairs, discard_uncommitted
 from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
-from equal.io.references import read_benchmarks, read_items, read_spared, require_disjoint
+from equal.io.references import load_judges, read_items, read_judges, read_spared
 from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned, fold_all
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job
@@ -74,7 +74,7 @@ class Extraction:
         """What no pair may contain; n-grams that were spared on the documents are spared here too."""
         settings = self.job.config.decontaminate
         return BenchmarkIndex.build(
-            read_benchmarks(settings.benchmarks),
+            read_judges(self.job.config),
             ngram_words=settings.ngram_words,
             short_words=settings.short_words,
             spared=read_spared(self.job.path("decontaminate", f"{self.job.upstream_hash('decontaminate')}.json")),
@@ -83,17 +83,9 @@ class Extraction:
     @cached_property
     def guide(self) -> np.ndarray:
         """(m, d) embeddings of the reference items that guide selection."""
-        reference = self.job.config.reference
-        items = read_items(reference.guide, "reference.guide")
-        held_out = read_items(reference.held_out, "reference.held_out") if reference.held_out else []
-        settings = self.job.config.decontaminate
-        require_disjoint(
-            items,
-            held_out,
-            read_benchmarks(settings.benchmarks),
-            ngram_words=settings.ngram_words,
-            short_words=settings.short_words,
-        )
+        config = self.job.config
+        load_judges(config)  # refuses a guide that overlaps them
+        items = read_items(config.reference.guide, "reference.guide")
         return self.make_encoder().encode([item.text for item in items])
 
     def spool(self, iteration: int) -> ReplySpool:

@@ -40,6 +40,38 @@ with run_lock({str(tmp_path)!r}, "nightly"):
         pass
 
 
+def test_of_processes_that_start_at_once_one_holds_the_lock(tmp_path):
+    code = f"""
+import sys, time
+from pathlib import Path
+from equal.errors import RunLockedError
+from equal.io.lock import run_lock
+here = Path({str(tmp_path)!r})
+(here / f"ready{{sys.argv[1]}}").touch()
+while not (here / "go").exists():
+    pass
+try:
+    with run_lock(str(here), "nightly"):
+        while not (here / "end").exists():
+            time.sleep(0.01)
+    print("held")
+except RunLockedError:
+    print("refused")
+"""
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(number)], stdout=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    give_up = time.monotonic() + 60
+    while len(list(tmp_path.glob("ready*"))) < len(started) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    while sum(process.poll() is None for process in started) > 1 and time.monotonic() < give_up:
+        time.sleep(0.01)
+    (tmp_path / "end").touch()
+    assert sorted(process.communicate(timeout=60)[0].strip() for process in started) == ["held", *["refused"] * 3]
+
+
 def test_the_lock_of_another_machine_is_left_alone(tmp_path):
     path = tmp_path / "locks" / "nightly.json"
     path.parent.mkdir()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from equal.config import load
+from equal.config import RunConfig, load
 from equal.core.contamination import ngram_key
 from equal.core.items import Item
 from equal.errors import InputError
 from equal.io.references import (
-    load_benchmarks,
-    read_benchmarks,
+    load_judges,
     read_items,
+    read_judges,
     read_spared,
     require_complete,
     require_disjoint,
@@ -97,36 +97,44 @@ def test_another_encoding_and_a_cut_archive(tmp_path: Path):
         read_items(str(cut), "reference.guide")
 
 
-def test_benchmarks_are_named_in_messages(tmp_path: Path):
+def config(**paths: str) -> RunConfig:
+    return load(None, [f"{key.replace('__', '.')}={value}" for key, value in paths.items()])
+
+
+def test_benchmarks_are_named_in_messages_and_held_out_items_are_one_of_them(tmp_path: Path):
     path = write(tmp_path / "b.jsonl", {"question": "Q", "answer": "A"})
-    assert read_benchmarks({"exam": path}) == {"exam": [Item("1", "Q", "A")]}
+    other = write(tmp_path / "h.jsonl", {"question": "H", "answer": "A"})
+    exam, held_out = [Item("1", "Q", "A")], [Item("1", "H", "A")]
+    assert read_judges(config(decontaminate__benchmarks=f"{{exam: {path}}}")) == {"exam": exam}
+    both = config(decontaminate__benchmarks=f"{{exam: {path}}}", reference__held_out=other)
+    assert read_judges(both) == {"exam": exam, "held_out": held_out}
+    named = config(decontaminate__benchmarks=f"{{mine: {other}}}", reference__held_out=other)
+    assert read_judges(named) == {"mine": held_out}, "once is enough"
     with pytest.raises(InputError, match=r"decontaminate\.benchmarks\.exam: is 'nowhere'"):
-        read_benchmarks({"exam": "nowhere"})
+        read_judges(config(decontaminate__benchmarks="{exam: nowhere}"))
+    with pytest.raises(InputError, match=r"reference\.held_out: is 'nowhere'"):
+        read_judges(config(reference__held_out="nowhere"))
 
 
 def test_a_guide_item_among_the_judges_is_refused_by_name():
     guide = [Item("g1", "What is a mean?", "A sum over a count."), Item("g2", FAIR_COIN.upper(), "0.117")]
-    require_disjoint(guide, [Item("h1", "Define variance in one line.", "")], {}, **RULE)
-    with pytest.raises(InputError, match=r"1 of 2 items.*g2 shares .* with h1 of reference\.held_out"):
-        require_disjoint(guide, [Item("h1", f"Solve this. {FAIR_COIN}", "")], {}, **RULE)
-    with pytest.raises(InputError, match="g1 shares 'what is a mean' with b1 of benchmark exam"):
-        require_disjoint(guide, [], {"exam": [Item("b1", "What is a mean?", "")]}, **RULE)
+    require_disjoint(guide, {"held_out": [Item("h1", "Define variance in one line.", "")]}, **RULE)
+    with pytest.raises(InputError, match=r"1 of 2 items.*g2 shares .* with h1 of held_out"):
+        require_disjoint(guide, {"held_out": [Item("h1", f"Solve this. {FAIR_COIN}", "")]}, **RULE)
+    with pytest.raises(InputError, match="g1 shares 'what is a mean' with b1 of exam"):
+        require_disjoint(guide, {"exam": [Item("b1", "What is a mean?", "")]}, **RULE)
 
 
 def test_a_run_checks_its_guide_against_held_out_and_benchmarks(tmp_path: Path):
     guide = write(tmp_path / "guide.jsonl", {"question": FAIR_COIN, "answer": "0.117"})
     other = write(tmp_path / "other.jsonl", {"question": "Define variance in one short line.", "answer": ""})
-
-    def config(**paths: str):
-        return load(None, [f"{key.replace('__', '.')}={value}" for key, value in paths.items()])
-
-    assert load_benchmarks(config()) == {}
-    found = load_benchmarks(config(reference__guide=guide, decontaminate__benchmarks=f"{{exam: {other}}}"))
+    assert load_judges(config()) == {}
+    found = load_judges(config(reference__guide=guide, decontaminate__benchmarks=f"{{exam: {other}}}"))
     assert [item.item_id for item in found["exam"]] == ["1"]
-    with pytest.raises(InputError, match=r"of reference\.held_out"):
-        load_benchmarks(config(reference__guide=guide, reference__held_out=guide))
-    with pytest.raises(InputError, match="of benchmark exam"):
-        load_benchmarks(config(reference__guide=guide, decontaminate__benchmarks=f"{{exam: {guide}}}"))
+    with pytest.raises(InputError, match="of held_out"):
+        load_judges(config(reference__guide=guide, reference__held_out=guide))
+    with pytest.raises(InputError, match="of exam"):
+        load_judges(config(reference__guide=guide, decontaminate__benchmarks=f"{{exam: {guide}}}"))
 
 
 def test_spared_ngrams_come_back_as_the_keys_an_index_takes(tmp_path: Path):

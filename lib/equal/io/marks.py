@@ -159,7 +159,7 @@ def _files(config: RunConfig) -> dict[str, tuple[str, ...]]:
     """The files whose content decides a stage's result."""
     reference = config.reference
     return {
-        "decontaminate": tuple(path for _, path in sorted(config.decontaminate.benchmarks.items())),
+        "decontaminate": tuple(path for _, path in sorted(config.judges.items())),
         "extract": (reference.guide,),
         "evaluate": (reference.held_out,),
     }

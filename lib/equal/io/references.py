@@ -51,29 +51,24 @@ def read_items(path: str, field: str) -> list[Item]:
     return items
 
 
-def read_benchmarks(paths: Mapping[str, str]) -> dict[str, list[Item]]:
-    """Read every benchmark of `decontaminate.benchmarks`, name to path.
+def read_judges(config: RunConfig) -> dict[str, list[Item]]:
+    """Read what no document and no pair may hold: `decontaminate.benchmarks`, and `reference.held_out` with them.
 
     Raises:
         InputError: a file is missing, empty or malformed.
     """
-    return {name: read_items(path, f"decontaminate.benchmarks.{name}") for name, path in paths.items()}
+    fields = {name: f"decontaminate.benchmarks.{name}" for name in config.decontaminate.benchmarks}
+    return {name: read_items(path, fields.get(name, "reference.held_out")) for name, path in config.judges.items()}
 
 
 def require_disjoint(
-    guide: Sequence[Item],
-    held_out: Sequence[Item],
-    benchmarks: Mapping[str, Sequence[Item]],
-    *,
-    ngram_words: int,
-    short_words: int,
+    guide: Sequence[Item], judges: Mapping[str, Sequence[Item]], *, ngram_words: int, short_words: int
 ) -> None:
     """Refuse a guiding set that shares an item with what the result is judged by.
 
     Raises:
-        InputError: names the items of `reference.guide` that occur in `reference.held_out` or a benchmark.
+        InputError: names the items of `reference.guide` that occur in one of the judging sets.
     """
-    judges = {"reference.held_out": held_out, **{f"benchmark {name}": items for name, items in benchmarks.items()}}
     index = BenchmarkIndex.build(judges, ngram_words=ngram_words, short_words=short_words)
     shared = [(item, hit) for item in guide if (hit := index.match(item.text)) is not None]
     if not shared:
@@ -88,24 +83,17 @@ def require_disjoint(
     )
 
 
-def load_benchmarks(config: RunConfig) -> dict[str, list[Item]]:
-    """The benchmarks of a run, after checking that the reference sets it names do not overlap them.
+def load_judges(config: RunConfig) -> dict[str, list[Item]]:
+    """As `read_judges`, after checking that what guides selection does not overlap them.
 
     Raises:
         InputError: a file is missing, empty or malformed, or `reference.guide` overlaps a judging set.
     """
-    rule = config.decontaminate
-    benchmarks = read_benchmarks(rule.benchmarks)
-    named = {name: path for name, path in vars(config.reference).items() if path}
-    sets = {name: read_items(path, f"reference.{name}") for name, path in named.items()}
-    require_disjoint(
-        sets.get("guide", []),
-        sets.get("held_out", []),
-        benchmarks,
-        ngram_words=rule.ngram_words,
-        short_words=rule.short_words,
-    )
-    return benchmarks
+    rule, judges = config.decontaminate, read_judges(config)
+    if config.reference.guide:
+        guide = read_items(config.reference.guide, "reference.guide")
+        require_disjoint(guide, judges, ngram_words=rule.ngram_words, short_words=rule.short_words)
+    return judges
 
 
 def require_complete(config: RunConfig) -> None:
@@ -124,7 +112,7 @@ def require_complete(config: RunConfig) -> None:
     empty = [f"{name}: is empty; give {what}" for name, (value, what) in needed.items() if not value]
     if empty:
         raise InputError("\n  ".join(empty))
-    load_benchmarks(config)
+    load_judges(config)
 
 
 def write_spared(path: str, spared: Sequence[Mapping[str, Any]]) -> None:

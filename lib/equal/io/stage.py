@@ -184,19 +184,19 @@ def run_stage(config: RunConfig, stage: str, body: Body, *, even_finished: bool 
     """
     spark = open_session(config.spark.partitions, with_models=stage in MODEL_STAGES)
     tables = Tables(spark, config.storage.root, config.storage.schema)
-    marks = Marks.read(tables, config)
-    marks.require_upstream(stage)
-    input_hash = marks.expected_hash(stage)
-    if stage != "ingest" and not even_finished and marks.finished(stage):
-        log.info("%s: already finished for this input and configuration, nothing to do", stage)
-        return
-    started = time.monotonic()
-    with run_lock(config.storage.root, owner(config, stage)):
+    with run_lock(config.storage.root, owner(config, stage)):  # before the marks, which a holder may be changing
+        marks = Marks.read(tables, config)
+        marks.require_upstream(stage)
+        if stage != "ingest" and not even_finished and marks.finished(stage):
+            log.info("%s: already finished for this input and configuration, nothing to do", stage)
+            return
+        started = time.monotonic()
+        job = Job(config, spark, tables, stage, marks.expected_hash(stage), marks)
         with nullcontext() if stage in READING_STAGES else task_progress(spark, stage):
-            outcome = body(Job(config, spark, tables, stage, input_hash, marks))
+            outcome = body(job)
         seconds = time.monotonic() - started
         if not (outcome.unchanged and marks.finished(stage)):
-            _record(tables, marks, stage, input_hash, outcome, seconds)
+            _record(job, outcome, seconds)
     log.info(
         "%s: %s rows in, %s rows out, %.1f s%s",
         stage,
@@ -207,10 +207,9 @@ def run_stage(config: RunConfig, stage: str, body: Body, *, even_finished: bool 
     )
 
 
-def _record(tables: Tables, marks: Marks, stage: str, input_hash: str, outcome: Outcome, seconds: float) -> None:
-    config = marks.config
+def _record(job: Job, outcome: Outcome, seconds: float) -> None:
+    tables, stage, run_id = job.tables, job.stage, job.owner
     now = datetime.now(timezone.utc)
-    run_id = owner(config, stage)
     if stage != "extract":  # the bandit writes its own rows, one an iteration
         cost = {
             "run_id": run_id,
@@ -231,10 +230,10 @@ def _record(tables: Tables, marks: Marks, stage: str, input_hash: str, outcome: 
     row = {
         "run_id": run_id,
         "stage": stage,
-        "input_hash": input_hash,
-        "settings_hash": marks.settings_hash(stage),
-        "batch": marks.batch,
-        "fingerprint": config.fingerprint(),
+        "input_hash": job.input_hash,
+        "settings_hash": job.marks.settings_hash(stage),
+        "batch": job.marks.batch,
+        "fingerprint": job.config.fingerprint(),
         "rows_in": outcome.rows_in,
         "rows_out": outcome.rows_out,
         "seconds": seconds,
