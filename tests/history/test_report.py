@@ -225,9 +225,9 @@ def _judged(*values: float) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("equal", "random", "said"),
     [
-        # an easy and a hard item; differences -0.1 and -0.3, or 0.1 and 0.3: 0.2, standard error 0.1
-        (_judged(1.0, 4.0), _judged(1.1, 4.3), "the lower by 0.200 (item by item, 90% interval 0.036 to 0.365)"),
-        (_judged(1.1, 4.3), _judged(1.0, 4.0), "the higher by 0.200 (item by item, 90% interval 0.036 to 0.365)"),
+        # an easy and a hard item; differences -0.2 and -0.24, or 0.2 and 0.24: 0.22, standard error 0.02
+        (_judged(1.0, 4.0), _judged(1.2, 4.24), "the lower by 0.220 (item by item, 90% interval 0.187 to 0.253)"),
+        (_judged(1.2, 4.24), _judged(1.0, 4.0), "the higher by 0.220 (item by item, 90% interval 0.187 to 0.253)"),
         # differences -0.3 and 0.1: 0.1, standard error 0.2
         (_judged(1.0, 4.1), _judged(1.3, 4.0), "lower by 0.100 (item by item, 90% interval −0.229 to 0.429), so"),
         (_judged(1.0, 4.0), _judged(1.0, 4.0), "EQUAL’s equals it"),
