@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,20 +96,24 @@ SENTENCE = st.lists(WORD, max_size=25)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(SENTENCE, max_size=4), SENTENCE, st.integers(3, 6))
-def test_matches_are_those_of_a_search_through_all_runs(questions: list[list[str]], text: list[str], width: int):
+@given(st.lists(SENTENCE, max_size=4), SENTENCE, st.integers(1, 6), st.integers(1, 6))
+def test_matches_are_those_of_a_search_through_all_runs(
+    questions: list[list[str]], text: list[str], one: int, other: int
+):
     items = [Item(str(i), " ".join(q), "") for i, q in enumerate(questions)]
-    index = BenchmarkIndex.build({"b": items}, ngram_words=width, short_words=2)
+    short, width = sorted((one, other))
+    index = BenchmarkIndex.build({"b": items}, ngram_words=width, short_words=short)
     expected = {}
     for tokens in questions:
         size = min(width, len(tokens))
-        for start in range(len(tokens) - size + 1) if size >= 2 else []:
+        for start in range(len(tokens) - size + 1) if size >= short else []:
             run = tokens[start : start + size]
             places = [i for i in range(len(text) - size + 1) if text[i : i + size] == run]
             if places:
                 expected[" ".join(run)] = places[0]
     joined = " ".join(text)
-    assert {hit.ngram: hit.position for hit in index.matches(joined)} == expected
+    hits = [(hit.position, len(hit.ngram), hit.ngram) for hit in index.matches(joined)]
+    assert hits == sorted((position, len(ngram), ngram) for ngram, position in expected.items())
     assert index.candidates(Texts.of([joined])).tolist() == [bool(expected)]
 
 
@@ -142,3 +147,35 @@ def test_many_texts_are_searched_at_once_and_none_is_taken_for_its_neighbour():
     assert build(LONG, SHORT).candidates(texts).tolist() == [False, False, True, False, False]
     assert build().candidates(texts).tolist() == [False] * 5
     assert build(LONG).candidates(Texts.of([])).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("question", "short"),
+    [
+        ("公平的硬币抛十次，恰好三次正面的概率是多少？", "什么是平均数？"),
+        ("قطعة نقدية عادلة ترمى عشر مرات ما احتمال ظهور الصورة ثلاثا", "ما هُوَ المُتوسِّط؟"),
+        ("Честную монету бросают десять раз; какова вероятность трёх орлов ровно?", "Что такое среднее?"),
+        ("एक निष्पक्ष सिक्का दस बार उछाला जाता है क्या है प्रायिकता", "माध्य क्या है?"),
+    ],
+    ids=["chinese", "arabic", "russian", "hindi"],
+)
+def test_items_in_any_script_are_found_in_a_text_around_them(question: str, short: str):
+    index = build(Item("long", question, ""), Item("short", short, ""), LONG)
+    assert index.unmatchable == ()
+    for wanted, text in (("long", question), ("short", short)):
+        around = f"Before it: {text} и 后"
+        assert {hit.item_id for hit in index.matches(around)} == {wanted}
+        held = index.candidates(Texts.of([around, LONG.question, "Before it и 后"]))
+        assert held.tolist() == [True, True, False]
+
+
+def test_items_without_a_word_are_reported():
+    assert build(Item("faces", "\U0001f600 \U0001f601 \U0001f602 ?!", ""), LONG).unmatchable == ("exam/faces",)
+
+
+def test_a_text_of_fifty_megabytes_is_searched_to_its_end():
+    filler = "entirelyotherwordsthanthoseoftheitemstandhere " * 1_120_000
+    assert len(filler) > 50_000_000
+    index = build(LONG)
+    assert index.candidates(Texts.of([filler, filler + LONG.question])).tolist() == [False, True]
+    assert index.match(filler + LONG.question).position == 1_120_000

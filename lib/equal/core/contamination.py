@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equal.core import word_kernels as kernels
+from equal.core import run_kernels as kernels
 from equal.core.items import Item
 from equal.core.ngrams import words
 from equal.core.texts import Texts
+from equal.core.word_kernels import hash_words
 
 #: bits of the sieve for every n-gram: one run in so many that is none of them passes it
 _SIEVE_BITS = 16
@@ -48,34 +49,47 @@ def ngram_key(ngram: str) -> int:
 
 @dataclass(frozen=True)
 class _Runs:
-    """All n-grams, each by a 64-bit key of its words; `kernels.holds_run` describes the sieve.
+    """All n-grams, each by a 64-bit key of its words.
 
     Attributes:
-        keys: (n,) uint64, sorted.
+        table: the n keys.
         sources: (n,) int32, the first text of the benchmarks that holds the n-gram.
         firsts: (n,) int32, index of the n-gram's first word in that text.
     """
 
-    keys: np.ndarray
+    table: kernels.RunTable
     sources: np.ndarray
     firsts: np.ndarray
-    sieve: np.ndarray
-    shift: np.uint64
-    sizes: np.ndarray
 
     @classmethod
-    def of(cls, sources: Sequence[str], ngram_words: int, short_words: int) -> _Runs:
-        texts = Texts.of_utf8([source.encode() for source in sources])
-        every, of_text, first = kernels.run_keys(texts.data, texts.starts, texts.stops, ngram_words, short_words)
+    def of(cls, texts: Texts, ngram_words: int, short_words: int) -> tuple[_Runs, np.ndarray]:
+        """Of all texts; with it (n_texts,) bool: has enough words to be found."""
+        words, bounds = hash_words(texts.data, texts.starts, texts.stops)
+        starts, stops = bounds[:-1], bounds[1:]
+        every, of_text, first = kernels.run_keys(words, starts, stops, ngram_words, short_words)
         keys, where = np.unique(every, return_index=True)
-        bits = max(3, int(_SIEVE_BITS * len(keys)).bit_length())
-        shift = np.uint64(64 - bits)
-        places = (keys >> shift).astype(np.int64)
-        sieve = np.zeros(1 << (bits - 3), np.uint8)
-        np.bitwise_or.at(sieve, places >> 3, np.left_shift(1, places & 7).astype(np.uint8))
-        sizes = np.zeros(ngram_words + 1, np.bool_)
-        sizes[[min(ngram_words, sources[i].count(" ") + 1) for i in set(of_text.tolist())]] = True
-        return cls(keys, of_text[where], first[where], sieve, shift, sizes)
+        sources = of_text[where]
+        lengths = stops - starts
+        shorter = (lengths >= short_words) & (lengths < ngram_words)
+        heads, _, _ = kernels.run_keys(words, starts[shorter], starts[shorter] + short_words, short_words, short_words)
+        held = np.zeros(ngram_words, np.bool_)
+        held[lengths[shorter]] = True
+        bits = max(1, len(keys).bit_length() - 1)
+        high = (keys >> np.uint64(64 - bits)).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(high, minlength=1 << bits))]).astype(np.int32)
+        table = kernels.RunTable(
+            keys, offsets, np.uint64(64 - bits), _sieve(keys[~shorter[sources]]), _sieve(heads), ngram_words,
+            short_words, held,
+        )  # fmt: skip
+        return cls(table, sources, first[where]), lengths >= short_words
+
+
+def _sieve(keys: np.ndarray) -> kernels.Sieve:
+    bits = max(3, (_SIEVE_BITS * len(keys)).bit_length())
+    places = (keys >> np.uint64(64 - bits)).astype(np.int64)
+    held = np.zeros(1 << bits, np.bool_)
+    held[places] = True
+    return kernels.Sieve(np.packbits(held, bitorder="little"), np.uint64(64 - bits))
 
 
 @dataclass(frozen=True)
@@ -116,43 +130,42 @@ class BenchmarkIndex:
             short_words: a question of this many up to `ngram_words - 1` words matches as a whole.
             spared: keys (`Hit.key`) of n-grams that are boilerplate and never match.
         """
-        sources: list[str] = []
-        owners: list[tuple[str, str]] = []
-        unmatchable = []
-        for benchmark, items in benchmarks.items():
-            for item in items:
-                texts = [found for text in (item.question, item.text) if len(found := words(text)) >= short_words]
-                if not texts:
-                    unmatchable.append(f"{benchmark}/{item.item_id}")
-                sources += [" ".join(found) for found in texts]
-                owners += [(benchmark, item.item_id)] * len(texts)
-        runs = _Runs.of(sources, ngram_words, short_words)
-        return cls(tuple(unmatchable), tuple(sources), tuple(owners), spared, runs)
+        owned = [
+            (text, (benchmark, item.item_id))
+            for benchmark, items in benchmarks.items()
+            for item in items
+            for text in (item.question, item.text)
+        ]
+        sources, owners = tuple(text for text, _ in owned), tuple(owner for _, owner in owned)
+        runs, matchable = _Runs.of(Texts.of(sources), ngram_words, short_words)
+        found = {owner for owner, enough in zip(owners, matchable.tolist()) if enough}
+        unmatchable = tuple("/".join(owner) for owner in dict.fromkeys(owners) if owner not in found)
+        return cls(unmatchable, sources, owners, spared, runs)
 
     def candidates(self, texts: Texts) -> np.ndarray:
         """(n,) bool: false where `matches` finds nothing; true without a match where all n-grams are spared."""
-        runs = self._runs
-        return kernels.holds_run(texts.data, texts.starts, texts.stops, runs.keys, runs.sieve, runs.shift, runs.sizes)
+        return kernels.holds_run(*hash_words(texts.data, texts.starts, texts.stops), self._runs.table)
 
     def match(self, text: str) -> Hit | None:
         """The first hit in a text by position, the shortest n-gram of those that start there; None if clean."""
         return min(self.matches(text), key=lambda hit: (hit.position, len(hit.ngram)), default=None)
 
     def matches(self, text: str) -> list[Hit]:
-        """One hit for every distinct n-gram that the text shares, at its first position there."""
-        tokens, runs = words(text), self._runs
-        if not tokens or not len(runs.keys):
+        """One hit for every distinct n-gram that the text shares, at its first position there, in their order."""
+        packed = Texts.of([text])
+        known = kernels.find_runs(hash_words(packed.data, packed.starts, packed.stops)[0], self._runs.table)
+        if not len(known):
             return []
-        data = np.frombuffer(" ".join(tokens).encode("utf-8", "replace"), np.uint8)
-        firsts, sizes, slots = kernels.find_runs(data, runs.keys, runs.sieve, runs.shift, runs.sizes)
+        tokens = words(text)
+        sources: dict[int, list[str]] = {}
         hits = []
-        for i in sorted(np.unique(slots, return_index=True)[1].tolist()):
-            slot, start, size = slots[i], int(firsts[i]), int(sizes[i])
-            ngram = " ".join(tokens[start : start + size])
-            source, first = int(runs.sources[slot]), int(runs.firsts[slot])
-            if " ".join(self._sources[source].split(" ")[first : first + size]) != ngram:
+        for start, size, slot in sorted(known[np.unique(known[:, 2], return_index=True)[1]].tolist()):
+            source, first = int(self._runs.sources[slot]), int(self._runs.firsts[slot])
+            if source not in sources:
+                sources[source] = words(self._sources[source])
+            if sources[source][first : first + size] != tokens[start : start + size]:
                 continue
-            hit = Hit(*self._owners[source], ngram, start)
+            hit = Hit(*self._owners[source], " ".join(tokens[start : start + size]), start)
             if hit.key not in self._spared:
                 hits.append(hit)
         return hits

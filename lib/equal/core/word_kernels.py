@@ -1,4 +1,4 @@
-"""The loops over every byte, compiled: texts to hashes of their words, and whether known runs of words stand there.
+"""The loops over every byte, compiled: texts to hashes of their words.
 
 They work on the UTF-8 bytes of many texts in one array `data`, as Arrow holds them: text i is
 data[starts[i]:stops[i]]. Integers are unsigned and wrap, so results are equal on every machine.
@@ -11,7 +11,7 @@ import unicodedata
 import numpy as np
 from numba import njit
 
-from equal.core.mixing import WORD_BASE, mix
+from equal.core.mixing import mix
 
 #: base of the polynomial hash of a word's bytes
 _BYTE_BASE = np.uint64(0x5851F42D4C957F2D)
@@ -174,110 +174,3 @@ def hash_words(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple
     for i in range(len(starts)):
         bounds[i + 1] = bounds[i] + word_hashes(data, starts[i], stops[i], hashes[bounds[i] :])
     return hashes[: bounds[-1]], bounds
-
-
-@njit(cache=True, nogil=True)
-def run_keys(
-    data: np.ndarray, starts: np.ndarray, stops: np.ndarray, num_words: int, fewest: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys of all runs of `num_words` words; a shorter text of at least `fewest` words is one run.
-
-    Args:
-        data, starts, stops: plain texts, or words joined by spaces.
-        num_words: length of a run.
-        fewest: words of the shortest run.
-
-    Returns:
-        (k,) uint64 key, (k,) int32 text, (k,) int32 index of the first word, of each run in order.
-    """
-    room = np.sum((stops - starts + 1) // 2)
-    keys, texts, firsts = np.empty(room, np.uint64), np.empty(room, np.int32), np.empty(room, np.int32)
-    total = 0
-    for i in range(len(starts)):
-        found = np.empty((stops[i] - starts[i] + 1) // 2, np.uint64)
-        count = word_hashes(data, starts[i], stops[i], found)
-        size = min(count, num_words)
-        if size < max(fewest, 1):
-            continue
-        for first in range(count - size + 1):
-            value = np.uint64(0)
-            for word in found[first : first + size]:
-                value = value * WORD_BASE + word
-            keys[total], texts[total], firsts[total] = mix(value + np.uint64(size)), i, first
-            total += 1
-    return keys[:total].copy(), texts[:total].copy(), firsts[:total].copy()
-
-
-@njit(inline="always")
-def _slot(value: np.uint64, size: int, keys: np.ndarray, sieve: np.ndarray, shift: np.uint64) -> int:
-    """Where the key of a run stands among the keys, -1 when it does not."""
-    key = mix(value + np.uint64(size))
-    bit = np.int64(key >> shift)
-    if sieve[bit >> 3] >> (bit & 7) & 1:
-        at = np.searchsorted(keys, key)
-        if at < len(keys) and keys[at] == key:
-            return int(at)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def holds_run(
-    data: np.ndarray,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    keys: np.ndarray,
-    sieve: np.ndarray,
-    shift: np.uint64,
-    sizes: np.ndarray,
-) -> np.ndarray:
-    """(n,) whether some run of a text's words has one of the keys.
-
-    Args:
-        data, starts, stops: plain texts, or words joined by spaces.
-        keys: sorted, from `run_keys`.
-        sieve: a bit for every value of key >> shift, packed into uint8: most runs are turned down by it.
-        shift: as said.
-        sizes: (longest + 1,) bool: lengths that runs have, in words.
-    """
-    held, longest = np.zeros(len(starts), np.bool_), len(sizes) - 1
-    if not len(starts) or not len(keys):
-        return held
-    found = np.empty((np.max(stops - starts) + 1) // 2, np.uint64)
-    for i in range(len(starts)):
-        count = word_hashes(data, starts[i], stops[i], found)
-        for first in range(count):
-            value = np.uint64(0)
-            for size in range(1, min(longest, count - first) + 1):
-                value = value * WORD_BASE + found[first + size - 1]
-                if sizes[size] and _slot(value, size, keys, sieve, shift) >= 0:
-                    held[i] = True
-                    break
-            if held[i]:
-                break
-    return held
-
-
-@njit(cache=True, nogil=True)
-def find_runs(
-    data: np.ndarray, keys: np.ndarray, sieve: np.ndarray, shift: np.uint64, sizes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All runs of one text's words that have one of the keys; arguments as for `holds_run`.
-
-    Returns:
-        (k,) index of the first word, (k,) words, (k,) place among the keys; in order of the first word.
-    """
-    words = np.empty((len(data) + 1) // 2, np.uint64)
-    count, longest = word_hashes(data, 0, len(data), words), len(sizes) - 1
-    found, total = np.empty((64, 3), np.int64), 0
-    for first in range(count):
-        value = np.uint64(0)
-        for size in range(1, min(longest, count - first) + 1):
-            value = value * WORD_BASE + words[first + size - 1]
-            slot = _slot(value, size, keys, sieve, shift) if sizes[size] else -1
-            if slot < 0:
-                continue
-            if total == len(found):
-                found = np.concatenate((found, np.empty_like(found)))
-            found[total] = first, size, slot
-            total += 1
-    return found[:total, 0].copy(), found[:total, 1].copy(), found[:total, 2].copy()
