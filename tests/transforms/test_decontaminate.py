@@ -42,7 +42,8 @@ def test_planted_items_are_found_and_boilerplate_is_spared_for_any_partitions(sp
         ("coin", "mean"), ("decontaminate", "contaminated", "g")
     )
     assert evidence["coin"] == {
-        "benchmark": "exam", "item_id": "coin", "num_ngrams": 6, "ngram": "a fair coin is tossed ten times what is the"
+        "benchmark": "exam", "item_id": "coin", "ngram": "a fair coin is tossed ten times what is the", "position": 2,
+        "num_ngrams": 6,
     }  # fmt: skip
     assert evidence["mean"]["ngram"] == "what is a mean"
     assert [(r.item_id, r.documents) for r in spared] == [("notice", 13)] * 3

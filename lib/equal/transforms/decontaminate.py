@@ -62,8 +62,8 @@ def find_contaminated(hits: DataFrame, spared: DataFrame) -> DataFrame:
         spared: from `spared_ngrams`.
 
     Returns:
-        Rows of `removals`; evidence holds benchmark, item_id and n-gram of the first hit in the text, and
-        `num_ngrams`, how many distinct ones the document shares.
+        Rows of `removals`; evidence holds benchmark, item_id, n-gram and position (in words) of the first hit in the
+        text, and `num_ngrams`, how many distinct ones the document shares.
     """
     telling = hits.join(F.broadcast(spared.select("key")), "key", "left_anti")
     in_text = Window.partitionBy(DOC_ID)
@@ -74,7 +74,7 @@ def find_contaminated(hits: DataFrame, spared: DataFrame) -> DataFrame:
         F.lit("decontaminate").alias(STAGE),
         F.lit(CONTAMINATED).alias(REASON),
         SOURCE_FILE,
-        F.to_json(F.struct("benchmark", "item_id", "ngram", "num_ngrams")).alias(EVIDENCE),
+        F.to_json(F.struct("benchmark", "item_id", "ngram", "position", "num_ngrams")).alias(EVIDENCE),
     ).select(*SCHEMAS[REMOVALS].fieldNames())
 
 
