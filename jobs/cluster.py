@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from equal.core.bandit import largest_k, require_affordable
 from equal.core.costs import kmeans_flops
+from equal.io.memory import peak_memory
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.schemas import ASSIGNMENTS, CENTROIDS, CLUSTER_ID, CLUSTERING, EMBEDDINGS
@@ -23,11 +24,12 @@ def cluster(job: Job) -> Outcome:
     ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=largest_k(*sweep))
     require_affordable(max(ks), *sweep)
     sample = sample_to_fit(embeddings, num_docs=num_docs, fit_documents=settings.fit_documents, seed=config.seed)
-    fit, fits = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
-    num_fitted = sample.count()
-    sample.unpersist()
     name, own = F.lit(job.input_hash), f"{CLUSTERING} = '{job.input_hash}'"  # other clusterings have runs of their own
-    job.tables.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids).withColumn(CLUSTERING, name), own)
+    with peak_memory() as peak:  # of this machine: workers elsewhere are not seen
+        fit, fits = choose_clustering(sample.cache(), ks, seed=config.seed, max_iterations=settings.max_iterations)
+        num_fitted = sample.count()
+        sample.unpersist()
+        job.tables.replace(ASSIGNMENTS, assign_clusters(embeddings, fit.centroids).withColumn(CLUSTERING, name), own)
     assignments = job.tables.read(ASSIGNMENTS).where(own)
     sizes = {row[0]: row[1] for row in assignments.groupBy(CLUSTER_ID).agg(F.count("*")).collect()}
     arms = job.tables.rows(CENTROIDS, centroid_rows(fit, sizes, config.fingerprint())).withColumn(CLUSTERING, name)
@@ -40,6 +42,7 @@ def cluster(job: Job) -> Outcome:
         "converged": fit.converged,
         "elbow": {str(k): tried.cost for k, tried in fits.items()},
         "dim": dim,
+        "peak_gib": peak.gib,
     }
     flops = sum(kmeans_flops(num_fitted, k, dim, tried.iterations) for k, tried in fits.items())
     flops += kmeans_flops(num_docs, len(fit.centroids), dim, 1)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from equal.core.bandit import ArmState, choose_pulls, ds_scores
 from equal.errors import InputError
 from equal.schemas import ASSIGNMENTS, CLUSTERING, SCHEMAS
 from equal.transforms.cluster import (
@@ -19,6 +20,7 @@ from equal.transforms.cluster import (
     fit_centroids,
     sample_to_fit,
 )
+from equal.transforms.sampling import hash_order, pulled_documents
 
 DIM, PLANTED, EACH = 16, 5, 40
 
@@ -104,6 +106,22 @@ def test_a_large_input_is_fitted_on_a_draw_that_depends_on_ids_alone(embeddings)
 
     assert draw(embeddings) == draw(embeddings.repartition(7))
     assert 35 < len(draw(embeddings)) < 85
+
+
+def test_a_cluster_of_one_document_is_read_whole_and_one_of_none_is_no_arm(spark, embeddings, planted, fit):
+    alone = _unit(np.eye(DIM)[:1] - 10 * planted[0].mean(axis=0))
+    rows = spark.createDataFrame([("f" * 32, alone[0].tolist())], embeddings.schema)
+    centroids = np.concatenate([fit.centroids, -fit.centroids.mean(axis=0, keepdims=True), alone])
+    assigned = assign_clusters(embeddings.unionByName(rows), _unit(centroids)).cache()
+    sizes = {row[0]: row[1] for row in assigned.groupBy("cluster_id").count().collect()}
+    assert sizes == {**dict.fromkeys(range(PLANTED), EACH), PLANTED + 1: 1}
+    arms = [ArmState(arm_id, size, 0, 0, 0, None, None) for arm_id, size in sizes.items()]
+    scores = ds_scores(arms, schedule="paper", alpha=0.0)
+    how = {"arms_per_iteration": 10, "docs_per_pull": 5, "documents_left": None}
+    pulls = [pull for pull, _ in choose_pulls(arms, scores, **how)]
+    assert [pull.stop for pull in pulls] == [5] * PLANTED + [1]
+    read = pulled_documents(assigned, pulls[-1:], key=hash_order(3)).collect()
+    assert [tuple(row) for row in read] == [("f" * 32, PLANTED + 1)]
 
 
 def test_rows_of_the_centroids_carry_sizes_and_the_fingerprint(fit):

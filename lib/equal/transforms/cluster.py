@@ -1,4 +1,8 @@
-"""Documents to clusters, the arms of the bandit: cosine k-means, fitted on a hash sample, assigned in batches."""
+"""Documents to clusters, the arms of the bandit: cosine k-means, fitted on a hash sample, assigned in batches.
+
+Arms are the clusters that documents were assigned to: one without any is a centroid and no arm. Tiny ones stay as they
+are: a pull of one is its last partial batch, after which the arm is exhausted and leaves.
+"""
 
 from __future__ import annotations
 
