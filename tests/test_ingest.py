@@ -66,7 +66,7 @@ def versions(tables: Tables) -> tuple[int, int]:
 
 
 def test_every_bad_record_is_a_removal_with_its_reason_and_evidence(spark, tmp_path):
-    huge = "A very long text. " * 1_200_000
+    huge = "A very long text. " * 2_800_000  # 50 MB
     put(
         tmp_path,
         "pool.jsonl",

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 from safetensors import SafetensorError
 
-from equal.errors import InputError
-from equal.io import progress
-from equal.io.stage import exit_on_error
+from equal.config import load
+from equal.errors import InputError, RunLockedError
+from equal.io import progress, stage
+from equal.io.lock import run_lock
+from equal.io.stage import exit_on_error, run_stage
 
 
 def _write_text() -> None:
@@ -57,11 +59,27 @@ def test_an_error_of_ours_is_one_line_and_any_other_is_not_hidden(capsys):
 def test_work_over_ten_seconds_shows_tasks_done_of_all(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_QUIET_S", 0.01)
     monkeypatch.setattr(progress, "_EVERY_S", 0.01)
-    stage = SimpleNamespace(stageId=1, numTasks=8, numCompletedTasks=3)
-    tracker = SimpleNamespace(getActiveStageIds=lambda: [1], getStageInfo=lambda _: stage)
+    active = SimpleNamespace(stageId=1, numTasks=8, numCompletedTasks=3)
+    tracker = SimpleNamespace(getActiveStageIds=lambda: [1], getStageInfo=lambda _: active)
     spark = SimpleNamespace(sparkContext=SimpleNamespace(statusTracker=lambda: tracker))
     with progress.task_progress(spark, "embed"):
         time.sleep(0.3)
     assert "embed:" in (said := capsys.readouterr().err)
     assert "3/8" in said
     logging.getLogger("equal").handlers.clear()
+
+
+@pytest.mark.parametrize("name", ["ingest", "deduplicate", "cluster"])
+def test_of_two_refreshes_of_one_corpus_the_second_fails_before_it_reads_anything(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "open_session", lambda *_, **__: None)
+    monkeypatch.setattr(stage, "Tables", lambda *_: None)
+    ours, theirs = (load(overrides=[f"storage.root={tmp_path}", f"run_name={run}"]) for run in ("ours", "theirs"))
+    with run_lock(str(tmp_path), stage.owner(ours, name)), pytest.raises(RunLockedError) as refused:
+        run_stage(theirs, name, lambda _: pytest.fail("two write the corpus"))
+    assert str(refused.value).startswith("storage.root: the corpus is being worked on by process ")
+    assert "run_name" not in str(refused.value)
+    with (
+        run_lock(str(tmp_path), stage.owner(ours, "extract")),
+        run_lock(str(tmp_path), stage.owner(theirs, "extract")),
+    ):
+        pass  # each run extracts for itself

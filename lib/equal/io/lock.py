@@ -23,7 +23,7 @@ _BEAT_S, _DEAD_AFTER_S = 20.0, 600.0
 
 @contextmanager
 def run_lock(root: str, run_name: str) -> Iterator[None]:
-    """Hold the lock of `run_name` while the body runs.
+    """Hold the lock of `run_name`, or of the `corpus` of all runs, while the body runs.
 
     A lock left by a process of this machine that no longer lives is taken over at once; one of another machine
     when its file was not touched for ten minutes, which a living holder does every few seconds.
@@ -66,10 +66,11 @@ def _take(path: Path, run_name: str) -> None:
             json.dump(owner, file)
     except FileExistsError:
         holder = _read(path) or {}
+        shared = run_name == "corpus"  # another run_name works on the same one
         raise RunLockedError(
-            f"run_name: {run_name} is being worked on by process {holder.get('pid')} on {holder.get('host')} "
-            f"since {holder.get('taken_at')}; wait for it, choose another run_name, or delete {path} if that "
-            "process no longer lives"
+            f"{'storage.root: the corpus' if shared else f'run_name: {run_name}'} is being worked on by process "
+            f"{holder.get('pid')} on {holder.get('host')} since {holder.get('taken_at')}; wait for it, choose another "
+            f"{'storage.root' if shared else 'run_name'}, or delete {path} if that process no longer lives"
         ) from None
     except OSError:  # a full disk must not leave a lock that nobody holds
         path.unlink(missing_ok=True)
