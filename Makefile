@@ -43,7 +43,7 @@ bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 100000
 	$(BIN)/python benchmarks/dedup.py --data $(DATA)/docs --count 1000000 --repeats 1
-	$(BIN)/python benchmarks/decontaminate.py --data $(DATA)
+	$(BIN)/python benchmarks/decontaminate.py --data $(DATA) --count 1000000 --repeats 1
 	$(BIN)/python benchmarks/growth.py --data $(DATA)
 	$(BIN)/python benchmarks/refresh.py --data $(DATA)
 	$(BIN)/python benchmarks/cluster_mode.py --data $(DATA)

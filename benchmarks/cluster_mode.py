@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import statistics
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 from dedup_peers import BUILD
+from deltalake import DeltaTable
 from growth import JOBS, ROOT, place, run_jobs
-from refresh import removed, wall
+from refresh import wall
 from results import write
 
 sys.path.insert(0, str(ROOT / "demo"))
@@ -28,6 +32,21 @@ REPEATS = 3
 OPTIONS = ("--properties-file", str(ROOT / "conf" / "spark.conf"), "--driver-memory", "4g")
 
 
+#: what must not depend on where it was made, with the columns that order its rows
+TABLES = {
+    "documents": ("doc_id",),
+    "removals": ("doc_id", "stage"),
+    "benchmark_hits": ("doc_id", "key"),
+}
+
+
+def table(store: Path, name: str) -> pa.Table:
+    """A table in the order of its keys, without the moment at which a row was written."""
+    rows = DeltaTable(str(store / "tables" / name)).to_pyarrow_table()
+    rows = rows.select([column for column in sorted(rows.column_names) if column != "ingested_at"])
+    return rows.sort_by([(key, "ascending") for key in TABLES[name]]).combine_chunks()
+
+
 def main() -> None:
     """Measure, print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,27 +55,34 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     arguments = parser.parse_args()
     os.environ |= {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
-    root = BUILD / "cluster_mode"
-    inputs = place(arguments.data, arguments.count, root)
+    BUILD.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="cluster_mode-", dir=BUILD) as folder:
+        compare(arguments.data, arguments.count, arguments.repeats, Path(folder))
+
+
+def compare(data: Path, count: int, repeats: int, root: Path) -> None:
+    """Run both in turn inside `root`."""
+    inputs = place(data, count, root)
     seconds: dict[str, list[dict[str, float]]] = {"local[2]": [], "two workers": []}
     walls: dict[str, list[float]] = {name: [] for name in seconds}
+    # brackets in a path are a pattern to Spark
+    stores = {name: root / re.sub(r"\W+", "-", name).strip("-") for name in seconds}
     equal = True
     with standalone_cluster(root, workers=2, cores=1, memory="3g") as url:
         cluster = (*OPTIONS, "--executor-memory", "3g")
-        for _ in range(arguments.repeats):
-            stores = {}
+        for _ in range(repeats):
             for name, master, options in (("local[2]", "local[2]", OPTIONS), ("two workers", url, cluster)):
-                stores[name] = root / name.replace(" ", "-")
                 shutil.rmtree(stores[name], ignore_errors=True)
                 found, processes = run_jobs(
-                    inputs, stores[name], arguments.data / "refs",
+                    inputs, stores[name], data / "refs",
                     lambda job, master=master, options=options: submit_command(job, master, *options),
                 )  # fmt: skip
                 seconds[name].append(found)
                 walls[name].append(wall(processes))
-            equal = equal and removed(stores["local[2]"]) == removed(stores["two workers"])
-    report(arguments.count, seconds, walls, equal)
-    shutil.rmtree(root)
+            for name in TABLES:
+                here, there = (table(store, name) for store in stores.values())
+                equal = equal and here.equals(there)
+    report(count, seconds, walls, equal)
 
 
 def report(count: int, seconds: dict[str, list[dict[str, float]]], walls: dict[str, list[float]], equal: bool) -> None:
@@ -67,7 +93,7 @@ def report(count: int, seconds: dict[str, list[dict[str, float]]], walls: dict[s
         whole = statistics.median(walls[name])
         print(f"{name:14}{statistics.median(runs):>8.1f} ({min(runs):.1f} to {max(runs):.1f}), processes {whole:.1f}")
     ratio = statistics.median(totals["two workers"]) / statistics.median(totals["local[2]"])
-    print(f"time ratio {ratio:.2f}, same removals: {equal}")
+    print(f"time ratio {ratio:.2f}, same {', '.join(TABLES)}: {equal}")
     write(
         "cluster_mode",
         {

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -109,14 +109,20 @@ def main() -> None:
         run = run_ours if name == "ours" else run_peer
         run(Path(source), Path(out), arguments.grid if name == "ours" else arguments.grid[0])
         return
-    source, work = BUILD / f"vectors-{arguments.count}", BUILD / "clustering"
-    shutil.rmtree(work, ignore_errors=True)
-    if not source.exists():
-        make(arguments.count, source)
-    rows, grid = {}, arguments.grid
+    BUILD.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="clustering-", dir=BUILD) as folder:
+        rows = compare(arguments.count, arguments.grid, Path(folder))
+    write("clustering", {"documents": arguments.count, "ours": rows.pop("ours"), "peers": rows})
+
+
+def compare(count: int, grid: list[int], work: Path) -> dict[str, dict[str, object]]:
+    """Run both sides inside `work` and judge what they found."""
+    source = work / "vectors"
+    make(count, source)
+    rows: dict[str, dict[str, object]] = {}
     for name in ("ours", "scikit-learn"):
         out = work / name
-        out.mkdir(parents=True)
+        out.mkdir()
         line = [sys.executable, __file__, "--side", name, str(source), str(out), "--grid", *map(str, grid)]
         done = measure(line, work / f"{name}.log", {**os.environ, "SPARK_DRIVER_MEMORY": "6g"})
         found = judge(out, np.load(source / "planted.npy"))
@@ -126,8 +132,7 @@ def main() -> None:
             fit = json.loads((out / "fit.json").read_text())
             rows[name] |= {"k": fit["k"], "costs": fit["costs"]}
             grid = [fit["k"]]
-    write("clustering", {"documents": arguments.count, "ours": rows.pop("ours"), "peers": rows})
-    shutil.rmtree(work)
+    return rows
 
 
 if __name__ == "__main__":

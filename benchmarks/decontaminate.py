@@ -1,39 +1,38 @@
 """Decontamination from files to files: ours beside datatrove's n-gram filter and a plain Python set, one corpus.
 
-Passages of real documents with items of GSM8K, SVAMP, AQuA, HumanEval, MBPP and MMLU planted in them, in every way
-below; what a plant must give is decided by a naive search through all runs of words. Ours reads Parquet and writes
-what it finds as Parquet, by the same transform as the job, in a process that starts Spark; the plain scan reads JSON
-lines in two processes, one a core; datatrove is given an index that its own function hashed, by two workers.
+Passages of real documents with items of GSM8K, SVAMP, AQuA, HumanEval, MBPP and MMLU planted in them
+(benchmarks/contaminated.py says in which ways). Ours reads Parquet and writes what it finds as Parquet, by the same
+transform as the job, in a process that starts Spark; the plain scan reads JSON lines in two processes, one a core;
+datatrove is given an index that its own function hashed, by two workers.
 
     python benchmarks/decontaminate.py --data ../shared/data --count 100000
+    python benchmarks/decontaminate.py --data ../shared/data --count 1000000 --repeats 1
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
+import os
 import shutil
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
+from contaminated import NGRAM, SHORT, make
 from dedup_peers import BUILD, python_of
-from passages import SHARDS, cut
 from processes import Measured, measure
 from results import write
 
-from equal.core.items import Item
-from equal.core.ngrams import words
 from equal.io.references import read_items
 
 SETS = ("gsm8k_test", "svamp", "aqua_test", "humaneval", "mbpp_test", "mmlu_test")
-NGRAM, SHORT, REPEATS, PER_KIND = 10, 3, 3, 300
-_NUMBER = re.compile(r"\d+")
+REPEATS = 3
+SIDES = ("ours", "plain scan", "datatrove")
+DRIVER_MEMORY = "6g"
+WORK = BUILD / "decontaminate"
 
 #: the usual way to write it: a set of word 10-grams, a regular expression for words
 SCAN = """
@@ -93,75 +92,6 @@ if __name__ == "__main__":
 """
 
 
-def rewrapped(question: str) -> str:
-    """Line breaks and runs of blanks where single blanks were."""
-    return "".join("\n   " if c == " " and i % 3 == 0 else c for i, c in enumerate(question))
-
-
-def marked_up(question: str) -> str:
-    """Every fourth word in tags."""
-    tokens = question.split(" ")
-    return " ".join(f"<em class='x'>{t}</em>" if i % 4 == 0 else t for i, t in enumerate(tokens))
-
-
-#: how an item may stand in a document
-KINDS: dict[str, Callable[[str], str]] = {
-    "verbatim": lambda q: q,
-    "re-wrapped": rewrapped,
-    "case": str.upper,
-    "punctuation": lambda q: re.sub(r"[.,;:!?]", " - ", q),
-    "markup": marked_up,
-    "one word in ten": lambda q: " ".join("zebra" if i % 10 == 9 else t for i, t in enumerate(q.split(" "))),
-    "numbers changed": lambda q: _NUMBER.sub(lambda m: str(int(m[0]) + 7), q),
-    "short": lambda q: q,
-}
-
-
-def runs(text: str) -> set[str]:
-    """Every run of words that counts, by the rule as it is written down."""
-    found = words(text)
-    if len(found) < NGRAM:
-        return {" ".join(found)} if len(found) >= SHORT else set()
-    return {" ".join(found[i : i + NGRAM]) for i in range(len(found) - NGRAM + 1)}
-
-
-def suits(kind: str, item: Item, known: set[str]) -> bool:
-    """Whether an item can show what this kind is about."""
-    count = len(words(item.question))
-    if kind == "short":
-        return SHORT <= count < NGRAM
-    if kind == "numbers changed":  # where a run without a number is left, a match is right
-        return count >= NGRAM and not runs(KINDS[kind](item.question)) & known
-    return count >= 2 * NGRAM
-
-
-def make(data: Path, count: int, out: Path, items: list[Item]) -> dict[str, list[str]]:
-    """Write the corpus in both formats; returns the planted passages' ids by kind."""
-    rng = random.Random(17)
-    known = {run for item in items for text in (item.question, item.text) for run in runs(text)}
-    texts = list(cut(data / "docs", count))
-    planted: dict[str, list[str]] = {}
-    places = iter(rng.sample(range(count), PER_KIND * len(KINDS)))
-    for kind, change in KINDS.items():
-        chosen = [item for item in rng.sample(items, len(items)) if suits(kind, item, known)][:PER_KIND]
-        for item, place in zip(chosen, places):
-            half = texts[place].split(" ")
-            middle = len(half) // 2
-            texts[place] = " ".join([*half[:middle], change(item.question), *half[middle:]])
-            planted.setdefault(kind, []).append(f"p{place:07d}")
-    out.mkdir(parents=True, exist_ok=True)
-    for shard in range(SHARDS):
-        ids = [f"p{i:07d}" for i in range(shard, count, SHARDS)]
-        pq.write_table(pa.table({"id": ids, "text": texts[shard::SHARDS]}), out / f"part-{shard}.parquet")
-        with (out / f"part-{shard}.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"id": i, "text": t}) + "\n" for i, t in zip(ids, texts[shard::SHARDS]))
-    with (out / "items.json").open("w", encoding="utf-8") as file:  # not .jsonl: that would be a part
-        file.writelines(
-            json.dumps({"id": f"{n}", "question": i.question, "answer": i.answer}) + "\n" for n, i in enumerate(items)
-        )
-    return planted
-
-
 def run_ours(source: Path, out: Path) -> None:
     """The timed process."""
     from pyspark.sql import functions as F
@@ -202,31 +132,68 @@ def command(name: str, source: Path, out: Path) -> list[str]:
     return [python, str(script), str(source), str(source / "items.json"), str(out)]
 
 
-def compare(source: Path, names: list[str], planted: dict[str, list[str]], count: int) -> dict[str, dict[str, object]]:
-    """Run the sides in turn and judge what they took out."""
-    work = BUILD / "decontaminate"
+def judge(name: str, runs_of: list[Measured], planted: dict[str, list[str]], count: int) -> dict[str, object]:
+    """The figures of one side."""
+    removed = removed_ids(name, folder(name))
+    speeds = [count / run.seconds for run in runs_of]
+    return {
+        "docs_per_s": round(statistics.median(speeds)),
+        "spread": [round(min(speeds)), round(max(speeds))],
+        "peak_gib": round(max(run.peak_gib for run in runs_of), 2),
+        "recall": {
+            kind: round(len(removed & set(ids)) / len(ids), 4)
+            for kind, ids in planted.items()
+            if ids and kind != "numbers changed"
+        },
+        "false_removals": len(removed & set(planted["numbers changed"])),
+        "removed": len(removed),
+    }
+
+
+def folder(name: str) -> Path:
+    """Where a side writes."""
+    return WORK / name.replace(" ", "_")
+
+
+def compare(source: Path, names: list[str], repeats: int, planted: dict[str, list[str]], count: int) -> None:
+    """Run the sides in turn, so that what the machine does meets all alike, and keep the table after each.
+
+    A side that fails is a row with what it said, and the others go on.
+    """
     found: dict[str, list[Measured]] = {}
-    for _ in range(REPEATS):
+    rows: dict[str, dict[str, object]] = {}
+    for _ in range(repeats):
         for name in names:
-            out = work / name.replace(" ", "_")
+            out = folder(name)
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
-            found.setdefault(name, []).append(measure(command(name, source, out), work / f"{out.name}.log"))
-            print(f"{name}: {found[name][-1].seconds:.1f} s", flush=True)
-    rows: dict[str, dict[str, object]] = {}
-    for name, measured in found.items():
-        removed = removed_ids(name, work / name.replace(" ", "_"))
-        speeds = [count / run.seconds for run in measured]
-        shares = {kind: round(len(removed & set(ids)) / len(ids), 4) for kind, ids in planted.items()}
-        rows[name] = {
-            "docs_per_s": round(statistics.median(speeds)),
-            "spread": [round(min(speeds)), round(max(speeds))],
-            "peak_gib": round(max(run.peak_gib for run in measured), 2),
-            "recall": {kind: share for kind, share in shares.items() if kind != "numbers changed"},
-            "false_removals": len(removed & set(planted["numbers changed"])),
-            "removed": len(removed),
-        }
-    return rows
+            environment = {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY}
+            try:
+                run = measure(command(name, source, out), WORK / f"{out.name}.log", environment)
+                found.setdefault(name, []).append(run)
+                rows[name] = judge(name, found[name], planted, count)
+            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                rows[name] = {"error": str(error)[-500:]}
+            print(name, rows[name], flush=True)
+            keep(rows, planted, count)
+
+
+def keep(rows: dict[str, dict[str, object]], planted: dict[str, list[str]], count: int) -> None:
+    """Write the table as far as it has come."""
+    ours = rows.get("ours", {})
+    peers = {name: row for name, row in rows.items() if name != "ours"}
+    speeds = {name: row["docs_per_s"] for name, row in peers.items() if "docs_per_s" in row}
+
+    def ratio(peer: object) -> float | None:
+        return round(ours["docs_per_s"] / peer, 2) if peer and "docs_per_s" in ours else None
+
+    figures = {
+        "documents": count, "planted": {kind: len(ids) for kind, ids in planted.items()}, "ours": ours, "peers": peers,
+        "ratio_to_best": ratio(max(speeds.values(), default=None)),
+        "ratio_to_datatrove": ratio(speeds.get("datatrove")),
+        "recall": ours.get("recall"), "false_removals": ours.get("false_removals"),
+    }  # fmt: skip
+    write("decontaminate" if count == 1_000_000 else f"decontaminate_{count}", figures)
 
 
 def main() -> None:
@@ -235,27 +202,22 @@ def main() -> None:
     parser.add_argument("--ours", nargs=2, type=Path, metavar=("IN", "OUT"), help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help="folder with docs/ and refs/")
     parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--names", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     arguments = parser.parse_args()
     if arguments.ours:
         run_ours(*arguments.ours)
         return
     files = [str(arguments.data / "refs" / f"{name}.jsonl.gz") for name in SETS]
     items = [item for file in files for item in read_items(file, "benchmark")]
-    source = BUILD / f"contaminated-{arguments.count}"
-    planted = make(arguments.data, arguments.count, source, items)
-    rows = compare(source, ["ours", "plain scan", "datatrove"], planted, arguments.count)
-    print(f"{arguments.count:,} passages, {len(items):,} items; removed of the planted, by kind")
-    for name, row in rows.items():
-        speed = f"{name:12}{row['docs_per_s']:>9,}/s {row['peak_gib']:>6} GiB"
-        print(f"{speed}  {row['recall']}, numbers {row['false_removals']}")
-    ours = rows.pop("ours")
-    best = max(row["docs_per_s"] for row in rows.values())
-    figures = {
-        "documents": arguments.count, "ours": ours, "peers": rows,
-        "ratio_to_best": round(ours["docs_per_s"] / best, 2),
-        "recall": ours["recall"], "false_removals": ours["false_removals"],
-    }  # fmt: skip
-    write("decontaminate", figures)
+    print(f"{arguments.count:,} passages, {len(items):,} items", flush=True)
+    source = WORK / "corpus"
+    shutil.rmtree(WORK, ignore_errors=True)
+    try:
+        planted = make(arguments.data, arguments.count, source, items)
+        compare(source, arguments.names, arguments.repeats, planted, arguments.count)
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
 
 
 if __name__ == "__main__":

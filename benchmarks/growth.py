@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from decontaminate import SETS
@@ -54,21 +54,20 @@ def run_jobs(
 
 
 def place(data: Path, count: int, root: Path) -> Path:
-    """An empty `root` but for a folder of so many passages; returns that folder."""
-    source = ensure(data / "docs", count, BUILD)
-    shutil.rmtree(root, ignore_errors=True)
-    inputs = root / "in"  # the corpus also lies there as Parquet
-    inputs.mkdir(parents=True)
-    for file in source.glob("*.jsonl"):
+    """Put a folder of so many passages into `root`; returns that folder."""
+    inputs = root / "in"
+    inputs.mkdir()
+    for file in ensure(data / "docs", count, BUILD).glob("*.jsonl"):  # the corpus also lies there as Parquet
         os.link(file, inputs / file.name)
     return inputs
 
 
 def run(data: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds and peak memory in GiB of every job on a corpus of this size."""
-    root = BUILD / f"growth-{count}"
-    seconds, processes = run_jobs(place(data, count, root), root / "store", data / "refs")
-    shutil.rmtree(root)
+    BUILD.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix=f"growth-{count}-", dir=BUILD) as folder:
+        root = Path(folder)
+        seconds, processes = run_jobs(place(data, count, root), root / "store", data / "refs")
     return seconds, {job: done.peak_gib for job, done in processes.items()}
 
 
@@ -86,14 +85,15 @@ def main() -> None:
         for job in JOBS
     }
     print(f"{'seconds':16}" + "".join(f"{n:>12,}" for n in found) + f"{'slope':>8}{'last':>8}{'peak GiB':>10}")
+    peaks = {job: max(by_job[job] for _, by_job in found.values()) for job in JOBS}
     for job in JOBS:
-        peak = max(peaks[job] for _, peaks in found.values())
         row = "".join(f"{seconds[job]:>12.1f}" for seconds, _ in found.values())
-        print(f"{job:16}{row}{slopes[job]:>8.2f}{last[job]:>8.2f}{peak:>10.1f}")
+        print(f"{job:16}{row}{slopes[job]:>8.2f}{last[job]:>8.2f}{peaks[job]:>10.1f}")
     figures = {
         "documents": arguments.counts, "slopes": slopes, "slopes_of_the_last_step": last,
         "seconds": {job: [found[n][0][job] for n in found] for job in JOBS},
-        "peak_gib": {job: round(max(peaks[job] for _, peaks in found.values()), 2) for job in JOBS},
+        "peak_gib": round(max(peaks.values()), 2),
+        "peak_gib_by_job": {job: round(peak, 2) for job, peak in peaks.items()},
     }  # fmt: skip
     write("growth", figures)
 
