@@ -100,15 +100,6 @@ def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
         assert evidence["kept"] not in removed
 
 
-def test_one_document_stays_and_of_many_like_it_one_does(spark):
-    alone = [row("5", "What stands here once is not to go, whatever comes of it.")]
-    assert duplicates(spark.createDataFrame(alone, SCHEMA), 2) == []
-    same = [row(str(i), alone[0][4].replace(" ", " " * (1 + i % 2))) for i in range(40)]
-    found = duplicates(spark.createDataFrame(same, SCHEMA).repartition(3), 2)
-    assert {r.doc_id for r in found} == {r[0] for r in same} - {"1"}  # of the longest texts the smallest id
-    assert {json.loads(r.evidence)["kept"] for r in found} == {"1"}
-
-
 def test_five_loads_in_any_order_lead_to_the_removals_of_one(spark):
     """A later, longer twin takes the place of what was kept before, and what hung on that hangs on it."""
     rows = corpus()
