@@ -25,7 +25,7 @@ from processes import Measured, measure
 from results import write
 
 NEW_SHARE = 0.01
-#: run in a process of its own; the last line that it prints is the seconds of every stage
+#: run in a process of its own; the only line of JSON that it prints is the seconds of every stage
 CORPUS_STAGES = """
 import json, sys, time
 from equal.config import parse_arguments
@@ -55,9 +55,9 @@ def run_corpus(inputs: Path, store: Path, refs: Path) -> tuple[dict[str, float],
     environment = {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY}
     log = store.parent / f"{store.name}.log"
     done = measure([sys.executable, "-c", CORPUS_STAGES, *arguments], log, environment)
-    *said, last = done.output.strip().splitlines()
-    print("\n".join(line for line in said if " rows in, " in line), flush=True)
-    return json.loads(last), done
+    lines = done.output.splitlines()  # Spark may say something as it ends
+    print("\n".join(line for line in lines if " rows in, " in line), flush=True)
+    return json.loads(next(line for line in lines if line.startswith("{"))), done
 
 
 def place(source: Path, inputs: Path, count: int) -> Path:
