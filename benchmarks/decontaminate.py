@@ -109,7 +109,8 @@ def run_ours(source: Path, out: Path) -> None:
         F.col("id").alias("doc_id"), F.lit("").alias("source_file"), "text"
     )
     hits = find_hits(documents, index).persist()
-    spared = spared_ngrams(hits, documents, max_document_share=config.decontaminate.max_document_share).persist()
+    share = config.decontaminate.max_document_share
+    spared = spared_ngrams(hits, documents.count(), max_document_share=share).persist()
     find_contaminated(hits, spared).write.parquet(str(out / "removals"))
 
 

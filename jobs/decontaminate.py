@@ -25,9 +25,9 @@ def decontaminate(job: Job) -> Outcome:
     documents, removals = job.tables.read(DOCUMENTS), job.tables.read(REMOVALS)
     # duplicates too: another text of their group may be the one that is taken back one day
     hits = update_hits(job, kept_documents(documents, removals, "quality"), index)
-    documents = kept_documents(documents, removals, WITHDRAWN, "quality", "deduplicate")
-    hits = kept_documents(hits, removals, WITHDRAWN, "quality", "deduplicate").persist()
-    spared = spared_ngrams(hits, documents, max_document_share=settings.max_document_share).persist()
+    gone = (WITHDRAWN, "quality", "deduplicate")
+    num_documents, hits = job.num_documents(*gone), kept_documents(hits, removals, *gone).persist()
+    spared = spared_ngrams(hits, num_documents, max_document_share=settings.max_document_share).persist()
     rows = [row.asDict() for row in spared.collect()]
     write_spared(job.path("decontaminate", f"{job.input_hash}.json"), rows)
     num_removed = sum(replace_removals(job, find_contaminated(hits, spared)).values())
@@ -38,7 +38,6 @@ def decontaminate(job: Job) -> Outcome:
         log.info("decontaminate: %s: %d of %d items in %d documents, %d n-grams spared", name, *counts)
     hits.unpersist()
     spared.unpersist()
-    num_documents = documents.count()
     details = {
         "contaminated": num_removed,
         "spared": len(rows),

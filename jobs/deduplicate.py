@@ -23,7 +23,7 @@ def deduplicate(job: Job) -> Outcome:
     permutations = Permutations.seeded(bands=settings.bands, rows=settings.rows, seed=job.config.seed)
     documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), WITHDRAWN, "quality")
     update_band_keys(job, documents, permutations)
-    compared = compare(job, documents)
+    compared = compare(job, WITHDRAWN, "quality")
     removals = find_duplicates(
         documents,
         compared.groups,
@@ -33,7 +33,7 @@ def deduplicate(job: Job) -> Outcome:
         num_partitions=job.config.spark.partitions,
     )
     counts = replace_removals(job, removals, compared.judged)
-    num_documents = documents.count()
+    num_documents = job.num_documents(WITHDRAWN, "quality")
     details = {"exact": counts.get(EXACT_DUPLICATE, 0), "near": counts.get(NEAR_DUPLICATE, 0)}
     return Outcome(num_documents, num_documents - sum(counts.values()), dict(details))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from equal.core.quality import QualityLimits
 from equal.io.stage import Job, Outcome, replace_removals
 from equal.io.stage import main as run_main
-from equal.schemas import DOCUMENTS, REMOVALS, WITHDRAWN
+from equal.schemas import REMOVALS, WITHDRAWN
 from equal.transforms.documents import kept_documents
 from equal.transforms.quality import find_unfit
 
@@ -25,7 +25,7 @@ def quality(job: Job) -> Outcome:
     )
     unfit = find_unfit(new, limits, languages=settings.languages, blocked_sources=settings.blocked_sources)
     counts = replace_removals(job, unfit, judged=new)
-    num_documents = kept_documents(job.tables.read(DOCUMENTS), job.tables.read(REMOVALS), WITHDRAWN).count()
+    num_documents = job.num_documents(WITHDRAWN)
     return Outcome(num_documents, num_documents - sum(counts.values()), dict(counts))
 
 

@@ -49,7 +49,8 @@ ORDER BY stage, documents DESC, reason;
 
 
 -- name: made_of_withdrawn_documents
--- What its source took back and a run had read before: the pairs made of it, and how many of them a model was tuned on.
+-- What its source took back and a run had read before: the pairs made of it, and how many are selected and exported to be
+-- trained on; none once select_pairs has run again.
 -- A warm-up has no iterations: what it read went into the tuning of the encoder, and none of it is ever selected.
 SELECT w.doc_id, d.source_id, e.run_id,
        CASE WHEN max(i.iteration) IS NULL THEN 'tuning the encoder' ELSE 'pairs to train on' END AS read_for,

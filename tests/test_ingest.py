@@ -53,7 +53,7 @@ def put(tmp_path: Path, name: str, *lines: bytes) -> Path:
 def run(spark, settings: RunConfig) -> Tables:
     """The job's body, without the mark and the cost row that every stage leaves."""
     tables = Tables(spark, settings.storage.root)
-    ingest(Job(settings, spark, tables, "ingest", "hash", Marks(settings, {}, "", -1)))
+    ingest(Job(settings, spark, tables, "ingest", "hash", Marks(settings, {}, "", "", -1)))
     return tables
 
 

@@ -19,7 +19,7 @@ from equal.io.references import read_spared
 from equal.io.stage import Job, Outcome, run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import CORPUS
-from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOCUMENTS, REMOVALS
+from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOCUMENTS, REMOVALS, SELECTED_PAIRS
 
 QUESTION = "A die is rolled twice; what is the probability that both rolls show a six at once?"
 SEED = 11
@@ -115,7 +115,7 @@ def test_each_stage_removes_what_it_is_there_for(spark, whole):
     assert read_spared(f"{whole.storage.root}/decontaminate/{mark['input_hash']}.json") == frozenset()
 
 
-def test_two_loads_and_a_withdrawal_leave_the_removals_of_one_load(spark, whole, tmp_path):
+def test_two_loads_and_a_withdrawal_leave_the_removals_of_one_load(spark, whole, tmp_path, caplog):
     """And the second one repairs what a killed job left; what gave way to a withdrawn document takes its place."""
     config, lines = elsewhere(whole, tmp_path, partitions=5), corpus()
     bring(config, lines[::2], "first")
@@ -129,10 +129,13 @@ def test_two_loads_and_a_withdrawal_leave_the_removals_of_one_load(spark, whole,
         half = tables.read(name).withColumn("batch", F.lit(1))
         tables.append(name, half.withColumn("doc_keys", F.col("band_keys")) if name == BAND_KEYS else half)
 
+    selected = [{"run_id": "r", "pair_id": doc_id, "doc_id": doc_id} for doc_id in (taken[0].doc_id, "another")]
+    tables.append(SELECTED_PAIRS, tables.rows(SELECTED_PAIRS, selected))
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "1.jsonl").write_text("\n".join(json.dumps({"id": name}) for name in [*GONE, "never there"]))
     config = replace(config, documents=replace(config.documents, withdrawn=str(tmp_path / "gone")))
     bring(config, [*lines[1::2], CORRECTED], "second")
+    assert "1 selected pairs of run r are of documents withdrawn by now; run jobs/select_pairs.py" in caplog.text
     for name, rows in kept.items():
         assert sorted(tables.read(name).where("batch = 0").collect()) == rows
     after = removed(spark, config)

@@ -15,7 +15,8 @@ from equal.core.contamination import BenchmarkIndex
 from equal.core.minhash import Permutations
 from equal.errors import TableError
 from equal.io.stage import Job
-from equal.schemas import BAND_KEYS, BENCHMARK_HITS
+from equal.schemas import BAND_KEYS, BENCHMARK_HITS, DOC_ID, REMOVALS, STAGE
+from equal.transforms.band_index import near_new
 from equal.transforms.decontaminate import find_hits
 from equal.transforms.dedup import band_keys, find_groups, overtaken, settled_components
 
@@ -53,15 +54,23 @@ class Compared:
     judged: DataFrame | None
 
 
-def compare(job: Job, documents: DataFrame) -> Compared:
-    """Which documents to compare: the new ones, those they share a band with, and what their components hold."""
+def compare(job: Job, *earlier_stages: str) -> Compared:
+    """Which documents to compare: the new ones, those they share a band with, and what their components hold.
+
+    Args:
+        job: the stage, whose index is up to date.
+        earlier_stages: what these removed takes no part.
+    """
     since, earlier = job.judged_until, job.earlier_removals()
     index = job.tables.read(BAND_KEYS).withColumn("fresh", F.col("batch") > since)
-    settled, reopened = settled_components(earlier, documents)
-    groups = find_groups(index, settled, reopened, job.config.spark.partitions)
+    gone = job.tables.read(REMOVALS).where(F.col(STAGE).isin(*earlier_stages)).select(DOC_ID)
+    settled, reopened = settled_components(earlier, gone)
     if since < 0:
-        return Compared(groups, None)
-    return Compared(groups, overtaken(earlier, documents, groups, reopened))
+        return Compared(find_groups(index, settled, reopened, job.config.spark.partitions), None)
+    reopened = reopened.localCheckpoint()  # asked for three times
+    index = near_new(index, reopened)
+    groups = find_groups(index, settled, reopened, job.config.spark.partitions)
+    return Compared(groups, overtaken(earlier, gone, groups, reopened))
 
 
 def update_hits(job: Job, documents: DataFrame, index: BenchmarkIndex) -> DataFrame:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import duckdb
 import pytest
 from deltalake import DeltaTable
 
+from equal.config import load
+from equal.io.marks import Marks
+from equal.io.stage import Job
 from equal.jobs.history import main, read_queries
+from equal.jobs.select_pairs import select
 from equal.schemas import SCHEMAS
 from filled_tables import DOCS_PER_ARM, DOCS_PER_ITERATION, EQUAL_RUN, ITERATIONS, NUM_ARMS, RANDOM_RUN
 
@@ -156,12 +162,13 @@ def test_only_a_runs_last_iteration_says_why_it_ended(tables):
 def test_withdrawn_documents_count_where_they_were_committed_and_in_the_warm_up(tables):
     places = [("warm_up-1f2e", 0, "w"), ("r", 1, "a"), ("r", 2, "b"), ("killed", 1, "a")]
     read = [{"run_id": run, "iteration": n, "doc_id": "d"} for run, n, _ in places]
-    pairs = [{**row, "pair_id": pair} for row, (_, _, pair) in zip(read, places)]
+    said = {"arm_id": 0, "question": "What?", "answer": "That.", "embedding": [1.0]}
+    pairs = [{**row, **said, "pair_id": pair} for row, (_, _, pair) in zip(read, places)]
     rows = {
         "documents": [{"doc_id": "d", "source_id": "taken back"}],
         "removals": [{"doc_id": "d", "stage": "withdrawn"}],
         "extractions": [{**row, "final": True} for row in read],
-        "qa_pairs": [*pairs, {**pairs[1], "pair_id": "c"}],
+        "qa_pairs": [*pairs, {**pairs[1], "pair_id": "c"}, {**pairs[1], "doc_id": "e", "pair_id": "still there"}],
         "iterations": [{"run_id": "r", "iteration": 1}],
         "selected_pairs": [{"run_id": "r", "pair_id": "a"}],
     }
@@ -170,6 +177,13 @@ def test_withdrawn_documents_count_where_they_were_committed_and_in_the_warm_up(
         ("d", "taken back", "r", "pairs to train on", 2, 1),
         ("d", "taken back", "warm_up-1f2e", "tuning the encoder", 1, 0),
     ]
+    config = load(overrides=[f"storage.root={tables.root}", "run_name=r"])
+    outcome = select(Job(config, tables.spark, tables, "select", "hash", Marks.read(tables, config)))
+    assert (outcome.rows_in, outcome.rows_out, outcome.details["of_withdrawn_documents"]) == (3, 1, 2)
+    exported = Path(tables.root, "r", "selected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["pair_id"] for line in exported] == ["still there"]
+    del _ANSWERS[tables.root, "made_of_withdrawn_documents"]  # asked before select
+    assert {row["pairs_trained_on"] for row in _answer(tables, "made_of_withdrawn_documents")} == {0}
 
 
 def test_a_reply_that_two_runs_stored_is_saved_once(tables):

@@ -18,7 +18,7 @@ def contaminated(spark, rows, *, share: float, partitions: int = 2):
     index = BenchmarkIndex.build({"exam": [COIN, NOTICE, MEAN]}, ngram_words=10, short_words=3)
     documents = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
     hits = find_hits(documents, index)
-    spared = spared_ngrams(hits, documents, max_document_share=share)
+    spared = spared_ngrams(hits, documents.count(), max_document_share=share)
     return find_contaminated(hits, spared).collect(), spared.collect()
 
 
@@ -53,7 +53,7 @@ def test_each_benchmark_is_told_what_it_removed_and_by_which_words(spark):
     index = BenchmarkIndex.build({"exam": [COIN, NOTICE], "quiz": [MEAN]}, ngram_words=10, short_words=3)
     documents = spark.createDataFrame(corpus(), SCHEMA)
     hits = find_hits(documents, index)
-    spared = spared_ngrams(hits, documents, max_document_share=0.5)
+    spared = spared_ngrams(hits, documents.count(), max_document_share=0.5)
     exam, quiz = sorted(count_by_benchmark(hits, spared).collect())
     assert exam[:4] == ("exam", 1, 1, 3)
     assert [row.documents for row in exam.frequent] == [1] * 6
@@ -67,7 +67,7 @@ def test_an_ngram_in_most_documents_is_named_first_and_ten_at_most(spark):
     index = BenchmarkIndex.build({"exam": [item]}, ngram_words=10, short_words=3)
     documents = spark.createDataFrame(rows, SCHEMA)
     hits = find_hits(documents, index)
-    (row,) = count_by_benchmark(hits, spared_ngrams(hits, documents, max_document_share=1.0)).collect()
+    (row,) = count_by_benchmark(hits, spared_ngrams(hits, documents.count(), max_document_share=1.0)).collect()
     assert (row.documents, row.items, row.spared, len(row.frequent)) == (20, 1, 0, 10)
     assert row.frequent[0] == (" ".join(f"w{n}" for n in range(19, 29)), 20)
 

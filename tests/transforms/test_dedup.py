@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import signal
 
 import numpy as np
 from pyspark import TaskContext
@@ -14,6 +16,8 @@ from equal.core.minhash import Permutations, jaccard, shingles
 from equal.core.ngrams import normalise
 from equal.core.texts import Texts
 from equal.schemas import REMOVALS, SCHEMAS
+from equal.transforms import dedup
+from equal.transforms.band_index import near_new
 from equal.transforms.dedup import band_keys, find_duplicates, find_groups, overtaken, settled_components
 
 HOW = {"shingle_words": 3, "permutations": Permutations.seeded(bands=5, rows=4, seed=17)}
@@ -78,12 +82,12 @@ def expected_kept(rows: list[tuple[str, str, int, str, str]]) -> dict[str, str]:
 def test_a_search_through_all_pairs_agrees_for_any_partitions_and_order(spark):
     rows = corpus()
     results = []
-    for partitions, tasks in ((1, 1), (64, 7)):
+    for partitions, tasks in ((1, 64), (7, 1), (64, 7)):
         frame = spark.createDataFrame(rows, SCHEMA).repartition(partitions)
         found = duplicates(frame, tasks)
         results.append({tuple(r) for r in found})
         random.Random(partitions).shuffle(rows)
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
     removed = {r[0]: json.loads(r[4]) for r in results[0]}
     expected = expected_kept(rows)
     assert {doc_id: evidence["kept"] for doc_id, evidence in removed.items()} == expected
@@ -106,6 +110,7 @@ def test_five_loads_in_any_order_lead_to_the_removals_of_one(spark):
     whole = {tuple(r) for r in duplicates(spark.createDataFrame(rows, SCHEMA), 2)}
     random.Random(8).shuffle(rows)
     index, found_before, changed = None, set(), 0
+    nothing_gone = spark.createDataFrame([], "doc_id string")
     for load in range(5):
         removals = spark.createDataFrame(list(found_before), SCHEMAS[REMOVALS]).coalesce(1)
         new = spark.createDataFrame(rows[load::5], SCHEMA).coalesce(1)
@@ -113,29 +118,46 @@ def test_five_loads_in_any_order_lead_to_the_removals_of_one(spark):
         fresh = band_keys(new, **HOW).withColumn("fresh", F.lit(True))
         index = fresh if index is None else index.withColumn("fresh", F.lit(False)).union(fresh)
         index = index.localCheckpoint()  # a job reads tables; without this each load would work out all before it anew
-        settled, reopened = (frame.localCheckpoint() for frame in settled_components(removals, documents))
-        groups = find_groups(index, settled, reopened, 1).localCheckpoint()
+        settled, reopened = (frame.localCheckpoint() for frame in settled_components(removals, nothing_gone))
+        limit = {"driver_keys": 0} if load == 3 else {}  # more than is sent around, so all is shuffled
+        groups = find_groups(near_new(index, reopened, **limit), settled, reopened, 1).localCheckpoint()
         found = find_duplicates(documents, groups, threshold=0.75, num_partitions=1, **HOW)
-        stale = overtaken(removals, documents, groups, reopened)
+        stale = overtaken(removals, nothing_gone, groups, reopened)
         now = {tuple(r) for r in removals.join(stale, "doc_id", "left_anti").unionByName(found).collect()}
         found_before, changed = now, changed + len(found_before - now)
     assert found_before == whole
     assert changed > 0
 
 
-def test_a_task_that_dies_half_way_and_is_tried_again_changes_nothing(spark):
+def test_a_task_that_is_killed_half_way_and_tried_again_changes_nothing(spark):
     rows = corpus()
     frame = spark.createDataFrame(rows, SCHEMA).repartition(3)
+    killed = spark.sparkContext.accumulator(0)
 
     def die_once(batches):
+        context = TaskContext.get()
         for batch in batches:
             yield batch
-            context = TaskContext.get()
-            if context.attemptNumber() == 0 and context.partitionId() == 1:
-                raise RuntimeError("the first attempt dies")
+            if context.partitionId() == 1 and context.attemptNumber() == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            killed.add(context.partitionId() == 1)
 
     dying = frame.mapInArrow(die_once, SCHEMA)
     assert {tuple(r) for r in duplicates(dying, 3)} == {tuple(r) for r in duplicates(frame, 3)}
+    assert killed.value > 0  # a second attempt came to its end
+
+
+def test_edges_known_from_before_count_among_those_that_the_driver_joins(spark, monkeypatch):
+    frame = spark.createDataFrame(
+        [row("a", "one text that is here twice"), row("b", "one text that is here twice")], SCHEMA
+    )
+    index = band_keys(frame, **HOW).withColumn("fresh", F.lit(True))
+    settled = spark.createDataFrame([(f"dropped-{i}", "kept") for i in range(4)], "doc_id string, kept string")
+    for way in ("driver_components", "star_components"):
+        monkeypatch.setattr(dedup, way, lambda *_, way=way: way)
+    nothing = settled.limit(0)
+    for limit, way in ((9, "driver_components"), (8, "star_components")):  # five bands, four from before
+        assert find_groups(index, settled, nothing, 1, driver_edges=limit) == way
 
 
 def test_a_corpus_without_duplicates_loses_nothing(spark):

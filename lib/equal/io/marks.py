@@ -42,6 +42,9 @@ READING_STAGES = frozenset({"warm_up", "extract"})
 MODEL_STAGES = READING_STAGES | {"embed"}
 #: from here on a result belongs to a run_name; before, to the corpus
 RUN_STAGES = frozenset({"extract", "select", "finetune", "evaluate"})
+#: stages that work on the pairs of a finished extraction -> the first stage whose result they use; that documents
+#: came or were withdrawn since then does not put it out of date for them
+_ON_PAIRS = {"select": "extract", "finetune": "extract", "evaluate": "warm_up"}
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Marks:
         config: whose stages.
         rows: the marks by stage.
         corpus_hash: of the ids of the documents and of those withdrawn, the input of all that follows ingest.
+        withdrawn_hash: of the ids of those withdrawn alone, whose pairs are not selected.
         batch: the newest load of documents; -1 without any.
     """
 
     config: RunConfig
     rows: Mapping[str, Mapping[str, str]]
     corpus_hash: str
+    withdrawn_hash: str
     batch: int
 
     @classmethod
@@ -69,8 +74,9 @@ class Marks:
         rows = {row["stage"]: row for row in found if row["run_id"] == owner(config, row["stage"])}
         ids = (F.count("*"), F.bit_xor(F.xxhash64("doc_id")))
         *came, batch = tables.read(DOCUMENTS).agg(*ids, F.max("batch")).first()
-        withdrawn = tables.read(REMOVALS).where(f"stage = '{WITHDRAWN}'").agg(*ids).first()
-        return cls(config, rows, "/".join(map(str, [*came, *withdrawn])), -1 if batch is None else int(batch))
+        gone = tables.read(REMOVALS).where(f"stage = '{WITHDRAWN}'").agg(*ids).first()
+        corpus, withdrawn = ("/".join(map(str, found)) for found in ([*came, *gone], gone))
+        return cls(config, rows, corpus, withdrawn, -1 if batch is None else int(batch))
 
     def of(self, stage: str) -> Mapping[str, str]:
         """The newest mark of a stage.
@@ -98,12 +104,12 @@ class Marks:
         Raises:
             TableError: names the first stage before this one that is missing or out of date.
         """
-        earlier: list[str] = []
-        while stage := UPSTREAM[stage][0]:
+        first, earlier = _ON_PAIRS.get(stage), list[str]()
+        while stage != first and (stage := UPSTREAM[stage][0]):
             earlier.append(stage)
         for name in reversed(earlier):
             self.of(name)
-            if not self.finished(name):
+            if self.made_otherwise(name) if name == first else not self.finished(name):
                 sections = ", ".join(UPSTREAM[name][1])
                 raise TableError(
                     f"stage {name}: its output under storage.root={self.config.storage.root} was made with other "
@@ -140,6 +146,8 @@ class Marks:
             parts.append(self.of(before)["input_hash"])
         if before == "ingest":  # a refresh that brought nothing leaves the corpus, and so the hash, as it was
             parts.append(self.corpus_hash)
+        if stage == "select":
+            parts.append(self.withdrawn_hash)
         return hashlib.blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
 
     def _settings(self, stage: str, sections: tuple[str, ...]) -> list[str]:

@@ -82,6 +82,11 @@ class Job:
         """The documents of the loads since then."""
         return self.tables.read(DOCUMENTS).where(F.col("batch") > self.judged_until)
 
+    def num_documents(self, *stages: str) -> int:
+        """How many documents none of these stages removed; a look at what they removed, not at a million documents."""
+        removed = self.tables.read(REMOVALS).where(F.col(STAGE).isin(*stages)).select(DOC_ID).distinct()
+        return self.tables.read(DOCUMENTS).count() - removed.count()
+
     def earlier_removals(self) -> DataFrame:
         """What this stage removed with these settings before; empty when it judges all documents now."""
         return self.tables.read(REMOVALS).where((F.col(STAGE) == self.stage) & F.lit(self.judged_until >= 0))

@@ -17,7 +17,19 @@ from pyspark.sql.utils import StreamingQueryException
 
 from equal.errors import InputError, TableError
 from equal.io.tables import Tables, failure_cause
-from equal.schemas import DOC_ID, DOCUMENTS, EVIDENCE, REASON, REMOVALS, SOURCE_FILE, SOURCE_ID, STAGE, WITHDRAWN
+from equal.schemas import (
+    DOC_ID,
+    DOCUMENTS,
+    EVIDENCE,
+    REASON,
+    REMOVALS,
+    RUN_ID,
+    SELECTED_PAIRS,
+    SOURCE_FILE,
+    SOURCE_ID,
+    STAGE,
+    WITHDRAWN,
+)
 
 log = logging.getLogger("equal")
 
@@ -47,15 +59,14 @@ def withdraw(tables: Tables, path: str) -> int:
             f"documents.withdrawn: {bad[1]} has the line {bad[0][:80]!r}, which gives no id; "
             'expected lines such as {"id": "a17"}'
         )
-    before = _withdrawn(tables)
+    before = _withdrawn(tables).count()
     checkpoint = Path(tables.root).absolute() / "checkpoints" / "withdrawn"
 
     def write(batch: DataFrame, batch_id: int) -> None:
         # a replay after a crash finds its own rows there
         named = _ids(batch).groupBy(SOURCE_ID).agg(F.min(SOURCE_FILE).alias("named_in"))
-        removed = tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN).select(DOC_ID)
         documents = tables.read(DOCUMENTS)
-        found = documents.join(named, SOURCE_ID).join(removed, DOC_ID, "left_anti")
+        found = documents.join(named, SOURCE_ID).join(_withdrawn(tables), DOC_ID, "left_anti")
         unknown = named.join(documents, SOURCE_ID, "left_anti").agg(F.count("*"), F.min(SOURCE_ID)).first()
         if unknown[0]:
             log.warning("ingest: %d withdrawn ids name no document, such as %s", *unknown)
@@ -69,7 +80,8 @@ def withdraw(tables: Tables, path: str) -> int:
         writer.trigger(availableNow=True).start().awaitTermination()
     except StreamingQueryException as error:
         raise TableError(f"ingest: documents.withdrawn: {failure_cause(error)}; run the job again") from error
-    return _withdrawn(tables) - before
+    _warn_of_selected(tables)
+    return _withdrawn(tables).count() - before
 
 
 def _with_file(lines: DataFrame) -> DataFrame:
@@ -81,5 +93,16 @@ def _ids(lines: DataFrame) -> DataFrame:
     return lines.where(F.trim("value") != "").withColumn(SOURCE_ID, F.get_json_object("value", "$.id"))
 
 
-def _withdrawn(tables: Tables) -> int:
-    return tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN).count()
+def _withdrawn(tables: Tables) -> DataFrame:
+    return tables.read(REMOVALS).where(F.col(STAGE) == WITHDRAWN).select(DOC_ID)
+
+
+def _warn_of_selected(tables: Tables) -> None:
+    """Name the runs whose selected pairs, and so whose exports and models, hold what was taken back by now."""
+    held = tables.read(SELECTED_PAIRS).join(_withdrawn(tables), DOC_ID, "left_semi").groupBy(RUN_ID).count()
+    for run_id, count in sorted(held.collect()):
+        log.warning(
+            "ingest: %d selected pairs of run %s are of documents withdrawn by now; run jobs/select_pairs.py with its "
+            "configuration to take them out of selected_pairs and the export, then finetune and evaluate",
+            count, run_id,
+        )  # fmt: skip

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from equal.core.minhash import candidate_groups
 
-#: edges that the driver joins by itself, about 1 GB of its memory
+#: edges, those known from before too, that the driver joins by itself, about 1 GB of its memory
 DRIVER_EDGES = 1 << 24
 
 LABELLED = "doc_key long, group long"

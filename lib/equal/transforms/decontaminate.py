@@ -41,16 +41,17 @@ def find_hits(documents: DataFrame, index: BenchmarkIndex) -> DataFrame:
     return documents.select(DOC_ID, SOURCE_FILE, TEXT).mapInArrow(_finder(index), _HITS_DDL)
 
 
-def spared_ngrams(hits: DataFrame, documents: DataFrame, *, max_document_share: float) -> DataFrame:
+def spared_ngrams(hits: DataFrame, num_documents: int, *, max_document_share: float) -> DataFrame:
     """The n-grams that are boilerplate: in more than this share of the documents and in at least ten.
 
     Returns:
         key, ngram, benchmark, item_id, documents, most common first.
     """
-    total = documents.agg((F.count("*") * max_document_share).alias("limit"))
     counts = hits.groupBy("key", "ngram", "benchmark", "item_id").agg(F.count("*").alias("documents"))
-    common = (F.col("documents") > F.col("limit")) & (F.col("documents") >= MIN_BOILERPLATE_DOCUMENTS)
-    ordered = counts.crossJoin(F.broadcast(total)).where(common).orderBy(F.desc("documents"), "ngram")
+    common = (F.col("documents") > num_documents * max_document_share) & (
+        F.col("documents") >= MIN_BOILERPLATE_DOCUMENTS
+    )
+    ordered = counts.where(common).orderBy(F.desc("documents"), "ngram")
     return ordered.select("key", "ngram", "benchmark", "item_id", "documents")
 
 

@@ -51,12 +51,12 @@ def band_keys(documents: DataFrame, *, shingle_words: int, permutations: Permuta
     return texts.mapInArrow(_bander(shingle_words, permutations), "bucket int, band_keys binary, doc_keys binary")
 
 
-def settled_components(removals: DataFrame, documents: DataFrame) -> tuple[DataFrame, DataFrame]:
+def settled_components(removals: DataFrame, gone: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Part earlier findings into those that still hold and those that lost a document, which must be looked at again.
 
     Args:
         removals: of this stage.
-        documents: doc_id of the documents that take part now.
+        gone: doc_id of the documents that no longer take part: few, where those that do are a million.
 
     Returns:
         doc_id, kept of every document that was dropped for another and whose component is whole; and doc_id of the
@@ -64,24 +64,22 @@ def settled_components(removals: DataFrame, documents: DataFrame) -> tuple[DataF
     """
     dropped = removals.select(DOC_ID, F.get_json_object(EVIDENCE, "$.kept").alias("kept"))
     members = dropped.union(dropped.select("kept", "kept").distinct())
-    present = documents.select(DOC_ID)
-    broken = members.join(present, DOC_ID, "left_anti").select("kept").distinct()
-    left = members.join(broken, "kept").select(DOC_ID).join(present, DOC_ID, "left_semi")
+    broken = members.join(gone, DOC_ID, "left_semi").select("kept").distinct()
+    left = members.join(broken, "kept").select(DOC_ID).join(gone, DOC_ID, "left_anti")
     return dropped.join(broken, "kept", "left_anti").select(DOC_ID, "kept"), left
 
 
-def overtaken(removals: DataFrame, documents: DataFrame, groups: DataFrame, reopened: DataFrame) -> DataFrame:
+def overtaken(removals: DataFrame, gone: DataFrame, groups: DataFrame, reopened: DataFrame) -> DataFrame:
     """doc_id of earlier findings that no longer count: found anew in a group, freed, or of a document that is gone.
 
     Args:
         removals: of this stage.
-        documents: doc_id of the documents that take part now.
+        gone: doc_id of the documents that no longer take part.
         groups: from `find_groups`.
         reopened: from `settled_components`.
     """
     grouped = removals.join(groups, F.xxhash64(DOC_ID) == F.col("doc_key"), "left_semi").select(DOC_ID)
-    gone = removals.join(documents.select(DOC_ID), DOC_ID, "left_anti").select(DOC_ID)
-    return grouped.union(gone).union(reopened).distinct()
+    return grouped.union(removals.join(gone, DOC_ID, "left_semi").select(DOC_ID)).union(reopened).distinct()
 
 
 def find_duplicates(
@@ -132,17 +130,17 @@ def find_groups(
     Two documents may share a doc_key by chance; that only puts more documents into a group. Runs Spark jobs.
 
     Args:
-        index: `band_keys` of all documents, and `fresh`: whether those of the row are new.
+        index: `band_keys` of all documents, or what `near_new` leaves of them, and `fresh`: whether the row's are new.
         settled: doc_id, kept, from `settled_components`; a component goes into a group whole.
         reopened: doc_id of documents that are to be compared as if they were new.
         num_partitions: tasks.
-        driver_edges: pairs of documents that share a band above which they stay on the executors.
+        driver_edges: pairs of documents, those of `settled` too, above which they stay on the executors.
 
     Returns:
         doc_key, group.
     """
     again = reopened.select(F.xxhash64(DOC_ID)).toPandas().to_numpy(np.int64)[:, 0]
-    known = settled.select(F.xxhash64(DOC_ID).alias("left"), F.xxhash64("kept").alias("right"))
+    known = settled.select(F.xxhash64(DOC_ID).alias("left"), F.xxhash64("kept").alias("right")).persist()
     met = (
         index.repartition(num_partitions, "bucket")
         .groupBy("bucket")
@@ -150,10 +148,11 @@ def find_groups(
         .persist()
     )
     try:
-        join = driver_components if met.count() <= driver_edges else star_components
+        join = driver_components if met.count() + known.count() <= driver_edges else star_components
         return join(met, known)
     finally:
         met.unpersist()
+        known.unpersist()
 
 
 def _bander(
