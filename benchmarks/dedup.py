@@ -2,8 +2,11 @@
 
 Every side is a whole process, from its start to its last file. Ours reads Parquet, finds exact and near duplicates
 and verifies each by its exact Jaccard, and writes what stays as Parquet, by the same transform as the job. A peer
-reads JSON lines and writes what stays as JSON lines; none of them verifies. Recall: planted pairs of which one goes.
-Precision: removed passages that have a partner at the threshold among all others, by plain sets.
+reads JSON lines and writes what stays as JSON lines; none of them verifies.
+
+Recall: planted pairs that end up in one component; of a peer, which does not say for what a passage goes, those of
+which one goes. Precision: every removal with its evidence, by plain sets; of a peer, those of a sample of its
+removals that have a partner at the threshold among all passages (dedup_truth.py).
 
     python benchmarks/dedup.py --data ../shared/data/docs --count 100000
     python benchmarks/dedup.py --data ../shared/data/docs --count 1000000 --repeats 1
@@ -13,20 +16,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
-from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import dedup_truth as truth
 import pyarrow.parquet as pq
 from dedup_peers import BUILD, PEERS, command
-from passages import Plant, ensure, read_plants, shingle_set
+from passages import ensure, read_plants
 from processes import Measured, measure
-from results import write
+from results import commit, read, write
 
-THRESHOLD, REPEATS = 0.7, 3
-BAR_LOW, BAR_HIGH = 0.8, 0.9
+THRESHOLD, REPEATS, BARS = 0.7, 3, (0.8, 0.9)
+DRIVER_MEMORY = "6g"
+
+Row = dict[str, Any]
 
 
 def run_ours(source: Path, out: Path) -> None:
@@ -67,73 +77,73 @@ def kept_ids(name: str, out: Path) -> set[str]:
     }
 
 
-def recall(plants: list[Plant], removed: set[str], least: float) -> float:
-    """Share of the planted pairs at this Jaccard or above of which one passage went."""
-    wanted = [plant for plant in plants if plant.jaccard >= least]
-    return sum(plant.source in removed or plant.copy in removed for plant in wanted) / len(wanted)
+def judge(name: str, source: Path, out: Path) -> Row:
+    """What a side's output is worth."""
+    texts, plants = truth.passages_of(source), read_plants(source)
+    removed = texts.keys() - kept_ids(name, out)
+    if name == "ours":
+        evidence = truth.evidence_of(out)
+        if evidence.keys() != removed:
+            raise RuntimeError(f"ours: {len(removed)} passages are gone, {len(evidence)} have evidence")
+        component = {passage: kept for passage, (kept, _) in evidence.items()}
+        low, high = (truth.recall(plants, component, least) for least in BARS)
+        precision = 1 - len(truth.unproved(texts, evidence, THRESHOLD)) / max(len(removed), 1)
+    else:
+        low, high = (truth.recall_at_most(plants, removed, least) for least in BARS)
+        precision = truth.share_with_partner(source, texts, removed, THRESHOLD)
+    figures = {"recall_080": low, "recall_090": high, "precision": precision}
+    return {"removed": len(removed), **{measure: round(value, 5) for measure, value in figures.items()}}
 
 
-def precision(source: Path, removed: set[str]) -> float:
-    """Share of the removed passages that have a partner at the threshold, whatever the side said it was."""
-    texts = {row["id"]: row["text"] for row in pq.read_table(sorted(source.glob("*.parquet"))).to_pylist()}
-    times = Counter(texts.values())  # texts without a word have no shingles, and may still be copies
-    holders: dict[int, list[str]] = {}
-    wanted = {hash(s) for name in removed for s in shingle_set(texts[name])}
-    for name, text in texts.items():
-        for shingle in {hash(s) for s in shingle_set(text)} & wanted:
-            holders.setdefault(shingle, []).append(name)
-    right = sum(times[texts[name]] > 1 or _has_partner(name, texts, holders) for name in removed)
-    return right / max(len(removed), 1)
+def compare(source: Path, count: int, peers: list[str], repeats: int, keep: Callable[[dict[str, Row]], None]) -> None:
+    """Run every side in turn, `repeats` times, so that what the machine does meets all alike.
 
-
-def _has_partner(name: str, texts: dict[str, str], holders: dict[int, list[str]]) -> bool:
-    own = shingle_set(texts[name])
-    # rarest first: a partner at J >= t shares one of any |own| (1 - t) + 1 shingles
-    rarest = sorted((holders[hash(s)] for s in own), key=len)[: int(len(own) * (1 - THRESHOLD)) + 1]
-    seen = {name}
-    for group in rarest:
-        for other in group:
-            if other not in seen:
-                seen.add(other)
-                theirs = shingle_set(texts[other])
-                if len(own & theirs) / len(own | theirs) >= THRESHOLD:
-                    return True
-    return False
-
-
-def judge(name: str, runs: list[Measured], source: Path, out: Path, *, check_precision: bool) -> dict[str, object]:
-    """The figures of one side."""
-    ids = set(pq.read_table(sorted(source.glob("*.parquet")), columns=["id"])["id"].to_pylist())
-    removed, plants = ids - kept_ids(name, out), read_plants(source)
-    speeds = [len(ids) / run.seconds for run in runs]
-    return {
-        "docs_per_s": round(statistics.median(speeds)),
-        "spread": [round(min(speeds)), round(max(speeds))],
-        "recall_080": round(recall(plants, removed, BAR_LOW), 5),
-        "recall_090": round(recall(plants, removed, BAR_HIGH), 5),
-        "removed": len(removed),
-        "precision": round(precision(source, removed), 5) if check_precision else None,
-        "peak_gib": round(max(run.peak_gib for run in runs), 2),
-    }
-
-
-def compare(source: Path, peers: list[str], repeats: int, *, check_precision: bool) -> dict[str, dict[str, object]]:
-    """Run every side in turn, `repeats` times, so that what the machine does meets all alike."""
-    work = BUILD / "dedup"
-    runs: dict[str, list[Measured]] = {}
+    Args:
+        source: from `passages.ensure`; count: its passages.
+        peers: to run beside ours.
+        repeats: runs of each.
+        keep: takes all rows so far after every run. A side that fails has a row that says so, and runs no more.
+    """
+    rows: dict[str, Row] = {}
+    runs: dict[str, list[Measured]] = {name: [] for name in ("ours", *peers)}
+    environment = {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY}
     for _ in range(repeats):
-        for name in ("ours", *peers):
-            out = work / name
+        for name in [name for name in runs if "failed" not in rows.get(name, {})]:
+            out, log = BUILD / "dedup" / name, BUILD / "dedup" / f"{name}.log"
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
-            line = [sys.executable, __file__, "--ours", str(source), str(out)]
-            runs.setdefault(name, []).append(
-                measure(line if name == "ours" else command(name, source, out), work / f"{name}.log")
-            )
-            print(f"{name}: {runs[name][-1].seconds:.1f} s", flush=True)
-    return {
-        name: judge(name, found, source, work / name, check_precision=check_precision) for name, found in runs.items()
-    }
+            ours = [sys.executable, __file__, "--ours", str(source), str(out)]
+            try:
+                line = ours if name == "ours" else command(name, source, out)
+                runs[name].append(measure(line, log, environment))
+                rows[name] = rows.get(name) or judge(name, source, out)
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                rows[name] = {"failed": str(error)[-500:]}
+            else:
+                speeds = [count / run.seconds for run in runs[name]]
+                rows[name] |= {
+                    "docs_per_s": round(statistics.median(speeds)),
+                    "spread": [round(min(speeds)), round(max(speeds))],
+                    "peak_gib": round(max(run.peak_gib for run in runs[name]), 2),
+                }
+                print(f"{name}: {runs[name][-1].seconds:.1f} s", flush=True)
+            shutil.rmtree(out)
+            keep(rows)
+
+
+def keep_rows(source: Path, count: int, rows: dict[str, Row]) -> None:
+    """Write the table; rows of peers that ran before on the same commit and passages stay in it."""
+    name = "dedup" if count == 1_000_000 else f"dedup_{count}"
+    before = read(name)
+    same = before.get("commit") == commit() and before.get("passages") == source.name
+    peers = {**(before["peers"] if same else {}), **{peer: row for peer, row in rows.items() if peer != "ours"}}
+    best = max((row["docs_per_s"] for row in peers.values() if "docs_per_s" in row), default=None)
+    ours = rows["ours"]
+    ratio = round(ours["docs_per_s"] / best, 2) if best and "docs_per_s" in ours else None
+    write(
+        name,
+        {"documents": count, "passages": source.name, "ours": ours, "peers": peers, "ratio_to_best": ratio},
+    )
 
 
 def main() -> None:
@@ -149,20 +159,7 @@ def main() -> None:
         run_ours(*arguments.ours)
         return
     source = ensure(arguments.data, arguments.count, BUILD)
-    rows = compare(source, arguments.peers, arguments.repeats, check_precision=arguments.count <= 100_000)
-    print(f"{arguments.count:,} passages\n{'':12}{'docs/s':>10}{'recall .8':>11}{'.9':>9}{'precision':>11}{'GiB':>7}")
-    for name, row in rows.items():
-        shown = "" if row["precision"] is None else f"{row['precision']:.5f}"
-        print(
-            f"{name:12}{row['docs_per_s']:>10,}{row['recall_080']:>11}{row['recall_090']:>9}{shown:>11}{row['peak_gib']:>7}"
-        )
-    ours = rows.pop("ours")
-    best = max((row["docs_per_s"] for row in rows.values()), default=None)
-    figures = {
-        "documents": arguments.count, "ours": ours, "peers": rows,
-        "ratio_to_best": best and round(ours["docs_per_s"] / best, 2),
-    }  # fmt: skip
-    write("dedup" if arguments.count == 1_000_000 else f"dedup_{arguments.count}", figures)
+    compare(source, arguments.count, arguments.peers, arguments.repeats, partial(keep_rows, source, arguments.count))
 
 
 if __name__ == "__main__":

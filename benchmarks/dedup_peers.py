@@ -105,10 +105,13 @@ if __name__ == "__main__":
 
 def python_of(name: str) -> Path:
     """The interpreter of a peer, its environment made when it is not there."""
-    python = BUILD / "peers" / name / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS[name][0]], check=True)
+    home = BUILD / "peers" / name
+    python, packages = home / "bin" / "python", PEERS[name][0]
+    installed = home / "installed"  # written last: without it an installation that failed would count
+    if not installed.exists() or installed.read_text() != str(packages):
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+        installed.write_text(str(packages))
     return python
 
 

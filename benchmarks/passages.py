@@ -1,8 +1,8 @@
 """A corpus with a known truth: passages cut from real documents, near duplicates planted at known Jaccard.
 
-Every document of the data folder is cut into passages of 120 words; when more are asked for than that gives, it is
-cut again from other starts. A planted pair is a passage and a changed copy whose word 5-gram sets have a Jaccard
-similarity that is counted here with plain Python sets, one planted for every step from 0.5 to 1.0.
+Every document of the data folder is cut into passages of 108 words; when more are asked for than that gives, it is
+cut again half a passage further on. A planted pair is a passage and a changed copy whose word 5-gram sets have a
+Jaccard similarity that is counted here with plain Python sets, one planted for every step from 0.5 to 1.0.
 
     python benchmarks/passages.py --data ../shared/data/docs --count 100000 --out build/passages
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from equal.core.ngrams import words
 
-WORDS, SHINGLE, SHARDS = 120, 5, 8
+WORDS, SHINGLE, SHARDS = 108, 5, 8
 #: starts of the cuts, in words: passages of two cuts share at most half their words, far below any threshold
-STARTS, SHORTER = (0, 60, 30, 90), (120, 120, 100, 100)
+STARTS = (0, 54)
 STEPS = tuple(round(0.5 + 0.05 * step, 2) for step in range(11))
 PLANTS_A_STEP = 2_000
 _SEED = 17
@@ -39,7 +39,7 @@ class Plant:
 def cut(folder: Path, count: int) -> Iterator[str]:
     """At most `count` passages, in a fixed order."""
     left = count
-    for start, size in zip(STARTS, SHORTER):
+    for start in STARTS:
         for file in sorted(folder.rglob("*.jsonl.gz")):
             with gzip.open(file, "rt", encoding="utf-8") as lines:
                 for line in lines:
@@ -47,7 +47,7 @@ def cut(folder: Path, count: int) -> Iterator[str]:
                     for at in range(0, len(tokens), WORDS):
                         if left == 0:
                             return
-                        if part := tokens[at : at + size]:
+                        if part := tokens[at : at + WORDS]:
                             yield " ".join(part)
                             left -= 1
 
@@ -84,6 +84,8 @@ def make(folder: Path, count: int, out: Path) -> None:
     rng = random.Random(_SEED)
     per_step = min(PLANTS_A_STEP, count // 50)
     texts = list(cut(folder, count - per_step * len(STEPS)))
+    if len(texts) + per_step * len(STEPS) < count:
+        raise ValueError(f"--count: {count}, allowed: at most {len(texts) + per_step * len(STEPS)} of {folder}")
     ids = [f"p{i:07d}" for i in range(len(texts))]
     long = [i for i, text in enumerate(texts) if len(text.split(" ")) >= 100]
     plants = []
@@ -111,7 +113,7 @@ def read_plants(folder: Path) -> list[Plant]:
 
 def ensure(data: Path, count: int, build: Path) -> Path:
     """The folder of the corpus of this size, made when it is not there."""
-    out = build / f"passages-{count}"
+    out = build / f"passages-{count}-of-{WORDS}"
     if not (out / "plants.json").exists():
         make(data, count, out)
     return out

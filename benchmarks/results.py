@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
 
-def write(name: str, figures: dict[str, object]) -> None:
-    """Write and print the figures; `commit` ends in + where the tree had changes beside it."""
+def commit() -> str:
+    """The one that stands in the checkout; it ends in + where the tree has changes beside it."""
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent).stdout.strip()
+
+
+def read(name: str) -> dict[str, Any]:
+    """The figures that were left last, none when there are none."""
+    file = FOLDER / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def write(name: str, figures: dict[str, object]) -> None:
+    """Write and print the figures, with the commit."""
     FOLDER.mkdir(exist_ok=True)
-    text = json.dumps({**figures, "commit": commit}, indent=2)
+    text = json.dumps({**figures, "commit": commit()}, indent=2)
     (FOLDER / f"{name}.json").write_text(text + "\n")
     print(text)

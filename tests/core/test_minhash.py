@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equal.core.minhash import Permutations, candidate_groups, jaccard, shingles, verify_duplicates
+from equal.core.minhash import Permutations, ShingleSets, candidate_groups, jaccard, shingles, verify_duplicates
 from equal.core.minhash_kernels import fold_bands
 from equal.core.ngrams import words
 from equal.core.texts import Texts
+from equal.core.word_kernels import is_plain
 
 PINNED_SHINGLES = [943670846343892199, 3032420796728778329, 7494147632784627746]
 PINNED_KEYS = [7128809211357380538, -5132974604576844867]
@@ -58,7 +59,13 @@ def test_shingle_sets_have_the_size_and_the_jaccard_of_the_sets_of_words(left: s
 
 ODD_CHARS = "aZ09_-'’,<>/=:&;# \r\t\n\x0b\x1c\u00ad\u200béÉßİ½×…“統\u0301\u0660\U0001d400\ud800"
 TAG_LIKE = st.lists(st.sampled_from(["<", "</", "a", "i", ":", " ", "\n", "=", "b_", "-1", "/", ">"]), max_size=12)
-ODD = st.text(st.sampled_from(ODD_CHARS), max_size=40) | TAG_LIKE.map("".join)
+ENTITY_LIKE = st.lists(
+    st.sampled_from(
+        ["&", "&", ";", "#", "x", "41", "str", "lt", "notin", "sect", "amp", "Eacute", "frac1", "2", " ", "é"]
+    ),
+    max_size=12,
+)
+ODD = st.text(st.sampled_from(ODD_CHARS), max_size=40) | (TAG_LIKE | ENTITY_LIKE).map("".join)
 
 
 @settings(max_examples=500, deadline=None)
@@ -72,6 +79,13 @@ def test_the_compiled_words_are_those_of_the_ngram_rule(texts: list[str], width:
         assert len(shingles(text, width)) == len(word_shingles(text, width))
         if known:
             np.testing.assert_array_equal(own, band_keys(" ".join(found), width))
+
+
+def test_an_ampersand_of_code_does_not_keep_a_text_from_the_compiled_loop():
+    plain = ["fn f(&self, s: &str, r: &mut T) { a && b & c }", "?a=1&b=2", "x &# y", "R&D &", "& ;"]
+    hard = ["&lt", "&ampere", "a &notin b", "&alpha; b", "&#65", "&#x41;", "&frac12"]
+    texts = Texts.of_utf8([text.encode() for text in plain + hard])
+    assert is_plain(texts.data, texts.starts, texts.stops).tolist() == [True] * len(plain) + [False] * len(hard)
 
 
 def test_every_character_is_what_the_ngram_rule_takes_it_for():
@@ -154,12 +168,26 @@ def make_texts(seed: int) -> list[str]:
     return texts
 
 
+def one_group(sets: list[np.ndarray], keys: list[list[int]], threshold: float) -> list[tuple[int, int, float]]:
+    """Dropped, kept and their Jaccard among sets that are given one by one."""
+    bounds = np.cumsum([0, *map(len, sets)])
+    packed = ShingleSets(np.concatenate(sets), bounds[:-1], bounds[1:])
+    found = verify_duplicates(packed, np.array(keys), np.zeros(len(sets), np.int64), threshold)
+    return list(zip(found.dropped.tolist(), found.kept.tolist(), found.jaccard.tolist()))
+
+
+NUMBERS = st.sets(st.integers(0, 30), min_size=1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_dropped_texts_are_those_of_a_search_through_all_candidate_pairs(seed: int):
+    rng = random.Random(seed)
     texts = make_texts(seed)
-    sets = [shingles(text, 5) for text in texts]
-    keys = [band_keys(text, 5) for text in texts]
-    order = np.array(random.Random(seed).sample(range(len(texts)), len(texts)))
+    texts += rng.choices(texts, k=10)
+    rng.shuffle(texts)
+    groups = sorted(rng.choices(range(3), k=len(texts)))
+    sets, keys = ShingleSets.of(Texts.of(texts), 5), PERMUTATIONS.band_keys(Texts.of(texts), 5)[0]
+    np.testing.assert_array_equal(PERMUTATIONS.keys_of(sets), keys)
     parents = list(range(len(texts)))
 
     def root(i: int) -> int:
@@ -168,29 +196,58 @@ def test_dropped_texts_are_those_of_a_search_through_all_candidate_pairs(seed: i
         return i
 
     for a, b in itertools.combinations(range(len(texts)), 2):
-        if np.intersect1d(keys[a], keys[b]).size and jaccard(sets[a], sets[b]) >= 0.75:
-            parents[root(a)] = root(b)
-    kept = {}
-    for i in range(len(texts)):
-        kept[root(i)] = min(kept.get(root(i), i), i, key=lambda j: order[j])
-    expected = {i: kept[root(i)] for i in range(len(texts)) if kept[root(i)] != i}
-    found = verify_duplicates(sets, keys, order, 0.75)
-    assert {d.dropped: d.kept for d in found} == expected
+        near = np.intersect1d(keys[a], keys[b]).size and jaccard(sets[a], sets[b]) >= 0.75
+        if near and groups[a] == groups[b]:
+            low, high = sorted((root(a), root(b)))
+            parents[high] = low
+    expected = {i: root(i) for i in range(len(texts)) if root(i) != i}
+    found = verify_duplicates(sets, keys, np.array(groups), 0.75)
+    assert dict(zip(found.dropped, found.kept)) == expected
     assert len(expected) > 5
-    for duplicate in found:
-        assert duplicate.jaccard == jaccard(sets[duplicate.dropped], sets[duplicate.kept])
+    for dropped, kept, value in zip(found.dropped, found.kept, found.jaccard):
+        assert value == jaccard(sets[dropped], sets[kept])
+
+
+@given(NUMBERS, NUMBERS, st.floats(0.01, 1.0) | st.sampled_from([0.5, 0.75]))
+def test_similar_is_what_the_sets_of_python_call_so(left: set[int], right: set[int], threshold: float):
+    sets = [np.array(sorted(s), np.uint64) for s in (left, right)]
+    value = len(left & right) / len(left | right)
+    assert jaccard(*sets) == value
+    for least in (threshold, value or 1.0):
+        assert one_group(sets, [[1], [1]], least) == ([(1, 0, value)] if value >= least else [])
 
 
 def test_a_candidate_pair_below_the_threshold_is_no_edge():
     left, right = shingles("a b c d e f g h", 1), shingles("a b c d e f x y", 1)
-    same_band = [np.array([1]), np.array([1])]
     assert jaccard(left, right) == 0.6
-    assert verify_duplicates([left, right], same_band, np.array([0, 1]), 0.61) == []
-    assert len(verify_duplicates([left, right], same_band, np.array([0, 1]), 0.6)) == 1
+    assert one_group([left, right], [[1], [1]], 0.61) == []
+    assert one_group([left, right], [[1], [1]], 0.6) == [(1, 0, 0.6)]
+    assert one_group([left, right], [[1], [2]], 0.6) == []
 
 
 def test_a_chain_ends_in_one_kept_text_and_the_jaccard_is_to_that_text():
     tokens = [str(i) for i in range(24)]
-    sets = [shingles(" ".join(tokens[i : i + 20]), 1) for i in (0, 2, 4)]
-    found = verify_duplicates(sets, [np.array([5])] * 3, np.array([2, 1, 0]), 0.8)
-    assert [(d.dropped, d.kept, round(d.jaccard, 3)) for d in found] == [(0, 2, 0.667), (1, 2, 0.818)]
+    sets = [shingles(" ".join(tokens[i : i + 20]), 1) for i in (4, 2, 0)]
+    found = one_group(sets, [[5]] * 3, 0.8)
+    assert [(dropped, kept, round(value, 3)) for dropped, kept, value in found] == [(1, 0, 0.818), (2, 0, 0.667)]
+
+
+def test_two_texts_of_25_000_copies_each_are_compared_once():
+    """Pair by pair these are 625 million comparisons, which take minutes."""
+    tokens = [str(i) for i in range(100)]
+    kinds = [shingles(" ".join(tokens[i : i + 90]), 1) for i in (0, 10)]
+    found = one_group(kinds * 25_000, [[7]] * 50_000, 0.9)
+    assert [(dropped, kept) for dropped, kept, _ in found] == [(i, i % 2) for i in range(2, 50_000)]
+    assert {value for *_, value in found} == {1.0}
+
+
+def test_a_chain_of_50_000_texts_is_one_component():
+    """Each is like the next few; all of one key, too, end where the first comparisons have joined them."""
+    sets = [np.arange(i, i + 40, dtype=np.uint64) for i in range(50_000)]
+    keys = [[i // 3, (i + 1) // 3] for i in range(50_000)]
+    found = one_group(sets, keys, 0.9)
+    assert len(found) == 49_999
+    assert {kept for _, kept, _ in found} == {0}
+    assert [value for *_, value in found][38:41] == [1 / 79, 0.0, 0.0]
+    nearly = [np.append(sets[0], np.uint64(i + 1000)) for i in range(50_000)]
+    assert {kept for _, kept, _ in one_group(nearly, [[7]] * 50_000, 0.9)} == {0}

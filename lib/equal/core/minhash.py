@@ -9,7 +9,6 @@ Sources: Broder 1997 (resemblance, min-wise sampling); Dietzfelbinger et al. 199
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,25 +24,48 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-def shingle_sets(texts: Texts, shingle_words: int) -> list[np.ndarray]:
-    """The set of word shingles of each text as sorted distinct 64-bit hashes, (n_shingles,) uint64.
+@dataclass(frozen=True)
+class ShingleSets:
+    """The word shingles of many texts, each a set of 64-bit hashes.
 
     A text of fewer words than a shingle has one shingle, all of it; a text without words has none.
+
+    Attributes:
+        hashes: uint64.
+        starts, stops: (n,) int64; the set of text i is hashes[starts[i]:stops[i]], sorted and distinct.
     """
-    hashes, bounds = kernels.shingle_hashes(*hash_words(texts.data, texts.starts, texts.stops), shingle_words)
-    return [np.unique(part) for part in np.split(hashes, bounds[1:-1])] if len(texts.starts) else []
+
+    hashes: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Texts, shingle_words: int) -> ShingleSets:
+        """Of texts."""
+        hashes, bounds = kernels.shingle_hashes(*hash_words(texts.data, texts.starts, texts.stops), shingle_words)
+        return cls(hashes, bounds[:-1], kernels.make_distinct(hashes, bounds))
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """The set of text i."""
+        return self.hashes[self.starts[i] : self.stops[i]]
+
+    def or_else(self, content_keys: np.ndarray) -> ShingleSets:
+        """The same where a text without words has its content key, (n,) int64, for its only shingle."""
+        empty = np.flatnonzero(self.starts == self.stops)
+        starts, stops = self.starts.copy(), self.stops.copy()
+        starts[empty] = len(self.hashes) + np.arange(len(empty))
+        stops[empty] = starts[empty] + 1
+        return ShingleSets(np.append(self.hashes, content_keys[empty].view(np.uint64)), starts, stops)
 
 
 def shingles(text: str, shingle_words: int) -> np.ndarray:
-    """`shingle_sets` of one text."""
-    return shingle_sets(Texts.of([text]), shingle_words)[0]
+    """The set of one text, (n_shingles,) uint64."""
+    return ShingleSets.of(Texts.of([text]), shingle_words)[0]
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
     """|A & B| / |A | B| of two shingle sets; 0 when one is empty."""
-    common = kernels.shared(left, right)
-    union = len(left) + len(right) - common
-    return common / union if common else 0.0
+    return float(kernels.similarity(left, right, 0.0))
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,8 @@ class Permutations:
 
         Two sets agree in a row with a probability close to their Jaccard similarity.
         """
-        return kernels.minima(shingle_set, np.array([0, len(shingle_set)]), self.multipliers, self.offsets)[0]
+        start, stop = np.array([0]), np.array([len(shingle_set)])
+        return kernels.minima(shingle_set, start, stop, self.multipliers, self.offsets)[0]
 
     def band_keys(self, texts: Texts, shingle_words: int) -> tuple[np.ndarray, np.ndarray]:
         """One key a band of each text that has words.
@@ -82,17 +105,23 @@ class Permutations:
             (n, bands) int64 keys, different between bands, and (n,) bool: has words; keys mean nothing without.
         """
         hashes, bounds = kernels.shingle_hashes(*hash_words(texts.data, texts.starts, texts.stops), shingle_words)
-        signatures = kernels.minima(hashes, bounds, self.multipliers, self.offsets)
-        return kernels.fold_bands(signatures, self.bands), np.diff(bounds) > 0
+        return self._keys(hashes, bounds[:-1], bounds[1:]), np.diff(bounds) > 0
+
+    def keys_of(self, sets: ShingleSets) -> np.ndarray:
+        """The same of sets, none empty: (n, bands)."""
+        return self._keys(sets.hashes, sets.starts, sets.stops)
+
+    def _keys(self, hashes: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        return kernels.fold_bands(kernels.minima(hashes, starts, stops, self.multipliers, self.offsets), self.bands)
 
 
 @dataclass(frozen=True)
-class Duplicate:
-    """A text that gives way to another of its group: indices into the group, and the Jaccard of the two."""
+class Duplicates:
+    """Texts that give way to others: (n,) indices of both, and the Jaccard of the two."""
 
-    dropped: int
-    kept: int
-    jaccard: float
+    dropped: np.ndarray
+    kept: np.ndarray
+    jaccard: np.ndarray
 
 
 def candidate_groups(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,56 +140,25 @@ def candidate_groups(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, n
     return keys, keys[_first_of_component(positions[: len(left)], positions[len(left) :], len(keys))]
 
 
-def verify_duplicates(
-    shingle_sets: Sequence[np.ndarray],
-    band_keys: Sequence[np.ndarray],
-    order: np.ndarray,
-    threshold: float,
-) -> list[Duplicate]:
-    """Verify the candidate pairs of one group of texts and name what is dropped.
+def verify_duplicates(sets: ShingleSets, band_keys: np.ndarray, groups: np.ndarray, threshold: float) -> Duplicates:
+    """Verify the candidate pairs of groups of texts and name what is dropped.
 
-    An edge joins two texts that share a band key and whose Jaccard similarity is at least `threshold`. Of each
-    connected component the text with the lowest `order` is kept. A pair that verified edges already connect is
-    not computed: it cannot change the component.
+    An edge joins two texts of a group that share a band key and whose Jaccard similarity is at least `threshold`. Of
+    each connected component the first text is kept. A pair that verified edges already connect is not computed: it
+    cannot change the component.
 
     Args:
-        shingle_sets: n sorted arrays of uint64.
-        band_keys: n arrays of int64.
-        order: (n,) distinct ranks; the lowest of a component is kept.
+        sets: of n texts.
+        band_keys: (n, bands) int64, from the sets alone.
+        groups: (n,) labels, equal ones side by side.
         threshold: Jaccard similarity from which two texts are one.
 
     Returns:
-        One entry a dropped text, by index. By chaining, its Jaccard to the kept text can lie below the threshold.
+        One entry a dropped text, in order. By chaining, its Jaccard to the kept text can lie below the threshold.
     """
-    flat, bounds = np.concatenate(shingle_sets), np.cumsum([0, *map(len, shingle_sets)])
-    labels = np.arange(len(shingle_sets))
-    for members in _buckets(band_keys):
-        for index, text in enumerate(members):
-            others = members[index + 1 :]
-            others = others[labels[others] != labels[text]]
-            if not len(others):
-                continue
-            similar = others[kernels.similarities(flat, bounds, text, others) >= threshold]
-            labels[np.isin(labels, labels[similar])] = labels[text]
-    dropped = []
-    for label in np.unique(labels):
-        component = np.flatnonzero(labels == label)
-        kept = component[np.argmin(order[component])]
-        others = component[component != kept]
-        if len(others):
-            values = kernels.similarities(flat, bounds, kept, others)
-            dropped += [Duplicate(int(o), int(kept), float(v)) for o, v in zip(others, values)]
-    return sorted(dropped, key=lambda duplicate: duplicate.dropped)
-
-
-def _buckets(band_keys: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The texts that share a band key, for every key that two or more have; each bucket once."""
-    owners = np.repeat(np.arange(len(band_keys)), [len(keys) for keys in band_keys])
-    keys = np.concatenate(band_keys)
-    ranked = np.lexsort((owners, keys))
-    bounds = np.flatnonzero(np.diff(keys[ranked])) + 1
-    buckets = {bucket.tobytes(): bucket for bucket in np.split(owners[ranked], bounds) if len(bucket) > 1}
-    return list(buckets.values())
+    kept, values = kernels.join_similar(sets.hashes, sets.starts, sets.stops, band_keys, groups, threshold)
+    dropped = np.flatnonzero(kept != np.arange(len(kept)))
+    return Duplicates(dropped, kept[dropped], values[dropped])
 
 
 def _first_of_component(left: np.ndarray, right: np.ndarray, size: int) -> np.ndarray:

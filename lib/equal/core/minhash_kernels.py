@@ -41,18 +41,20 @@ def shingle_hashes(words: np.ndarray, bounds: np.ndarray, width: int) -> tuple[n
 
 
 @njit(cache=True, nogil=True)
-def minima(hashes: np.ndarray, bounds: np.ndarray, multipliers: np.ndarray, additions: np.ndarray) -> np.ndarray:
+def minima(
+    hashes: np.ndarray, starts: np.ndarray, stops: np.ndarray, multipliers: np.ndarray, additions: np.ndarray
+) -> np.ndarray:
     """MinHash signatures, (n, size) uint32: of each text and hash function (a x + b) >> 32 the smallest value.
 
     Args:
-        hashes, bounds: as `shingle_hashes` returns them.
+        hashes, starts, stops: the shingles of text i are hashes[starts[i]:stops[i]]; repeated ones do not count.
         multipliers, additions: (size,) uint64.
     """
     size = len(multipliers)
-    signatures, smallest = np.empty((len(bounds) - 1, size), np.uint32), np.empty(size, np.uint64)
-    for i in range(len(bounds) - 1):
+    signatures, smallest = np.empty((len(starts), size), np.uint32), np.empty(size, np.uint64)
+    for i in range(len(starts)):
         smallest[:] = _HIGHEST
-        for at in range(bounds[i], bounds[i + 1]):
+        for at in range(starts[i], stops[i]):
             shingle = hashes[at]
             for h in range(size):
                 smallest[h] = min(smallest[h], multipliers[h] * shingle + additions[h])
@@ -76,31 +78,130 @@ def fold_bands(signatures: np.ndarray, bands: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def shared(left: np.ndarray, right: np.ndarray) -> int:
-    """How many values two sorted arrays of distinct values have in common."""
-    found, i, j = 0, 0, 0
-    while i < len(left) and j < len(right):
+def make_distinct(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Sort the hashes of each text in place, the distinct ones first; returns (n,) int64, where those end."""
+    stops = np.empty(len(bounds) - 1, np.int64)
+    for i in range(len(stops)):
+        hashes[bounds[i] : bounds[i + 1]].sort()
+        stop = bounds[i]
+        for at in range(bounds[i], bounds[i + 1]):
+            if stop == bounds[i] or hashes[at] != hashes[stop - 1]:
+                hashes[stop] = hashes[at]
+                stop += 1
+        stops[i] = stop
+    return stops
+
+
+@njit(cache=True, nogil=True)
+def similarity(left: np.ndarray, right: np.ndarray, least: float) -> float:
+    """Exact Jaccard of two sorted arrays of distinct values, 0 where it is below `least`; two empty sets have none."""
+    total = len(left) + len(right)
+    if not total or min(len(left), len(right)) / max(len(left), len(right)) < least:
+        return 0.0
+    # |A & B| >= least / (1 + least) (|A| + |B|) says how many values may stand in one of them alone
+    spare, common, i, j = total - 2 * np.ceil(least / (1 + least) * total - 1e-6), 0, 0, 0
+    while i < len(left) and j < len(right) and i + j - 2 * common <= spare:
         if left[i] == right[j]:
-            found, i, j = found + 1, i + 1, j + 1
+            common, i, j = common + 1, i + 1, j + 1
         elif left[i] < right[j]:
             i += 1
         else:
             j += 1
-    return found
+    value = common / (total - common)
+    return value if value >= least else 0.0
 
 
 @njit(cache=True, nogil=True)
-def similarities(flat: np.ndarray, bounds: np.ndarray, text: int, others: np.ndarray) -> np.ndarray:
-    """Exact Jaccard of one set with each of `others`, (n_others,) float64; two empty sets have none.
+def join_similar(
+    hashes: np.ndarray, starts: np.ndarray, stops: np.ndarray, keys: np.ndarray, groups: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Components of sets, within each group, by edges between two that share a band key and are similar.
 
     Args:
-        flat, bounds: the sets, each sorted and distinct: set i is flat[bounds[i]:bounds[i + 1]].
-        text: index of the one; others: indices of the others.
+        hashes, starts, stops: set i is hashes[starts[i]:stops[i]], sorted and distinct.
+        keys: (n, bands) int64, equal for equal sets.
+        groups: (n,) equal ones side by side.
+        least: Jaccard from which two sets are similar.
+
+    Returns:
+        (n,) int64 first set of its component, and (n,) float64 Jaccard to that.
     """
-    values = np.zeros(len(others))
-    own = flat[bounds[text] : bounds[text + 1]]
-    for i in range(len(others)):
-        other = flat[bounds[others[i]] : bounds[others[i] + 1]]
-        common = shared(own, other)
-        values[i] = common / max(len(own) + len(other) - common, 1)
-    return values
+    parents, values, start = np.arange(len(starts)), np.ones(len(starts)), 0
+    while start < len(starts):
+        stop = start + 1
+        while stop < len(starts) and groups[stop] == groups[start]:
+            stop += 1
+        if stop - start > 1:
+            members = _join_equal(hashes, starts, stops, start, stop, parents)
+            apart = len(members)
+            for band in range(keys.shape[1]):
+                if apart > 1:
+                    apart -= _join_band(hashes, starts, stops, keys[:, band], members, parents, least)
+        start = stop
+    for i in range(len(starts)):
+        parents[i] = _first(parents, i)
+        if parents[i] != i:
+            values[i] = similarity(_set(hashes, starts, stops, parents[i]), _set(hashes, starts, stops, i), 0.0)
+    return parents, values
+
+
+@njit(inline="always")
+def _set(hashes: np.ndarray, starts: np.ndarray, stops: np.ndarray, i: int) -> np.ndarray:
+    return hashes[starts[i] : stops[i]]
+
+
+@njit(inline="always")
+def _first(parents: np.ndarray, i: int) -> int:
+    """The first of a component as it is so far; the way there is halved for the next call."""
+    while parents[i] != i:
+        parents[i] = parents[parents[i]]
+        i = parents[i]
+    return i
+
+
+@njit(cache=True, nogil=True)
+def _join_equal(
+    hashes: np.ndarray, starts: np.ndarray, stops: np.ndarray, start: int, stop: int, parents: np.ndarray
+) -> np.ndarray:
+    """Join equal sets of a group, so that copies are not compared pair by pair; returns one of each kind."""
+    sums = np.zeros(stop - start, np.uint64)
+    for i in range(start, stop):
+        for value in _set(hashes, starts, stops, i):
+            sums[i - start] += value
+    order, head = np.argsort(sums, kind="mergesort"), 0
+    for place in range(1, len(order)):
+        if sums[order[place]] != sums[order[head]]:
+            head = place
+            continue
+        one, other = start + order[head], start + order[place]
+        if np.array_equal(_set(hashes, starts, stops, one), _set(hashes, starts, stops, other)):
+            parents[other] = one
+    return start + np.flatnonzero(parents[start:stop] == np.arange(start, stop))
+
+
+@njit(cache=True, nogil=True)
+def _join_band(
+    hashes: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    keys: np.ndarray,
+    members: np.ndarray,
+    parents: np.ndarray,
+    least: float,
+) -> int:
+    """Join similar ones of the members that have the same key; returns how many components that leaves less."""
+    members, joined, place = members[np.argsort(keys[members])], 0, 0
+    while place < len(members):
+        one, apart, at = members[place], False, place + 1
+        while at < len(members) and keys[members[at]] == keys[one]:
+            first, other = _first(parents, one), _first(parents, members[at])
+            if first != other:
+                sets = _set(hashes, starts, stops, one), _set(hashes, starts, stops, members[at])
+                if similarity(sets[0], sets[1], least) > 0:
+                    parents[max(first, other)] = min(first, other)
+                    joined += 1
+                else:
+                    apart = True
+            at += 1
+        place = place + 1 if apart else at  # all of this key are one component by now
+    return joined

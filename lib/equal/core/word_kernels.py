@@ -6,6 +6,7 @@ data[starts[i]:stops[i]]. Integers are unsigned and wrap, so results are equal o
 
 from __future__ import annotations
 
+import html.entities
 import unicodedata
 
 import numpy as np
@@ -48,8 +49,8 @@ _DIGIT = np.array([48 <= byte <= 57 for byte in range(256)])
 #: bytes of a tag's name after its first, and blanks inside a tag
 _NAME = np.array([byte < 128 and (chr(byte).isalnum() or chr(byte) in ":-") for byte in range(256)])
 _BLANK = np.array([chr(byte) in " \t\r\n" for byte in range(256)])
-#: after an ampersand they may begin an entity
-_ENTITY = np.array([chr(byte) == "#" or (byte < 128 and chr(byte).isalpha()) for byte in range(256)])
+#: names of entities that count without a semicolon and before further letters, a row each with zeros behind it
+_NO_SEMICOLON = np.array([name.encode() for name in html.entities.html5 if name[-1] != ";"]).view((np.uint8, 6))
 
 
 @njit(inline="always")
@@ -68,10 +69,7 @@ def _char(data: np.ndarray, at: int) -> tuple[int, int]:
 @njit(inline="always")
 def _begins_word(data: np.ndarray, at: int, stop: int) -> bool:
     """Whether a letter or an underscore stands here."""
-    if at >= stop:
-        return False
-    kind, _ = _char(data, at)
-    return kind in (_LETTER, _UNDERSCORE)
+    return at < stop and _char(data, at)[0] in (_LETTER, _UNDERSCORE)
 
 
 @njit(inline="always")
@@ -116,6 +114,23 @@ def _name_stop(data: np.ndarray, at: int, stop: int, underscores: bool) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _may_be_entity(data: np.ndarray, at: int, stop: int) -> bool:
+    """Whether what stands behind an ampersand may be read as an entity; `&str`, `a && b` and `?a=1&b=2` are none."""
+    if at < stop and data[at] == 35:
+        return at + 1 < stop and (_DIGIT[data[at + 1]] or _LOWER[data[at + 1]] == 120)
+    end = at
+    while end < stop and (_DIGIT[data[end]] or 97 <= _LOWER[data[end]] <= 122):
+        end += 1
+    if end < stop and data[end] == 59:
+        return end > at
+    for name in _NO_SEMICOLON:
+        size = np.count_nonzero(name)
+        if size <= end - at and np.array_equal(data[at : at + size], name[:size]):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def is_plain(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """(n,) whether a text's words can be read off its bytes: it has no hard character and no entity."""
     plain = np.ones(len(starts), np.bool_)
@@ -123,7 +138,7 @@ def is_plain(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndar
         at = starts[i]
         while at < stops[i]:
             kind, size = _char(data, at)
-            if kind == _HARD or (data[at] == 38 and at + 1 < stops[i] and _ENTITY[data[at + 1]]):
+            if kind == _HARD or (data[at] == 38 and _may_be_entity(data, at + 1, stops[i])):
                 plain[i] = False
                 break
             at += size

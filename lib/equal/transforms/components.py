@@ -14,6 +14,8 @@ from equal.core.minhash import candidate_groups
 
 #: edges, those known from before too, that the driver joins by itself, about 1 GB of its memory
 DRIVER_EDGES = 1 << 24
+#: labelled keys that every executor holds for a join, about 250 MB; of more, texts are shuffled to them
+_BROADCAST_KEYS = 1 << 22
 
 LABELLED = "doc_key long, group long"
 
@@ -33,7 +35,8 @@ def driver_components(edges: DataFrame, settled: DataFrame) -> DataFrame:
     whole = known[np.isin(known[:, 1], known[touched, 1])]
     left, right = np.concatenate([found, whole]).T
     keys, labels = candidate_groups(left, right)
-    return edges.sparkSession.createDataFrame(pd.DataFrame({"doc_key": keys, "group": labels}), LABELLED)
+    labelled = edges.sparkSession.createDataFrame(pd.DataFrame({"doc_key": keys, "group": labels}), LABELLED)
+    return F.broadcast(labelled) if len(keys) <= _BROADCAST_KEYS else labelled  # Spark does not know how few they are
 
 
 def star_components(edges: DataFrame, settled: DataFrame) -> DataFrame:

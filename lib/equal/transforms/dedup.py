@@ -12,7 +12,6 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -20,8 +19,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from equal.core.minhash import Permutations, shingle_sets, verify_duplicates
-from equal.core.texts import Texts
+from equal.core.minhash import Permutations, ShingleSets, verify_duplicates
 from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
 from equal.transforms.arrow import packed_texts
 from equal.transforms.components import DRIVER_EDGES, driver_components, star_components
@@ -112,8 +110,9 @@ def find_duplicates(
     found = (
         texts.join(groups, "doc_key")
         .repartition(num_partitions, "group")
-        .sortWithinPartitions("group")
-        .mapInPandas(_verifier(shingle_words, permutations, threshold), _VERIFIED)
+        .sortWithinPartitions("group", F.desc("num_chars"), DOC_ID)  # the first of a component stays
+        .select("group", DOC_ID, SOURCE_FILE, "content_key", TEXT)
+        .mapInArrow(_verifier(shingle_words, permutations, threshold), _VERIFIED)
     )
     chained = F.when(F.col("jaccard") < threshold, F.lit(True)).alias("chained")
     evidence = F.to_json(F.struct("kept", F.round("jaccard", 6).alias("jaccard"), chained))
@@ -200,6 +199,10 @@ def _meet(bucket: pd.DataFrame, again: np.ndarray) -> pd.DataFrame:
     asked = keys if fresh.all() else np.unique(keys[fresh])
     chosen = np.isin(keys, asked) if len(asked) < len(keys) else np.ones(len(keys), bool)
     keys, owners = keys[chosen], owners[chosen]
+    order = np.argsort(keys)
+    same = keys[order[1:]] == keys[order[:-1]]
+    several = order[(np.append(same, False) | np.append(False, same))[: len(keys)]]  # few: most keys have one document
+    keys, owners = keys[several], owners[several]
     order = np.lexsort((owners, keys))
     keys, owners = keys[order], owners[order]
     repeats = np.append(False, keys[1:] == keys[:-1])[: len(keys)]
@@ -209,38 +212,40 @@ def _meet(bucket: pd.DataFrame, again: np.ndarray) -> pd.DataFrame:
 
 def _verifier(
     shingle_words: int, permutations: Permutations, threshold: float
-) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
-    def verify(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        held: list[pd.DataFrame] = []  # of a group that may go on in the next frame
-        for frame in frames:
-            if frame.empty:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def verify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held: list[pa.RecordBatch] = []  # of the last group, which may go on in the next batch
+        last = None
+        for batch in batches:
+            if not batch.num_rows:
                 continue
-            last = frame["group"].iloc[-1]
-            ended = frame[frame["group"] != last]
-            if len(ended) or (held and held[0]["group"].iloc[0] != last):
-                yield _verified(pd.concat([*held, ended]), shingle_words, permutations, threshold)
-                held = []
-            held.append(frame[frame["group"] == last])
+            groups = batch.column(0).to_numpy()
+            if groups[-1] == last:
+                held.append(batch)
+                continue
+            last = groups[-1]
+            begun = int(np.searchsorted(groups, last))
+            if held or begun:
+                yield _verified([*held, batch.slice(0, begun)], shingle_words, permutations, threshold)
+            held = [batch.slice(begun)]
         if held:
-            yield _verified(pd.concat(held), shingle_words, permutations, threshold)
+            yield _verified(held, shingle_words, permutations, threshold)
 
     return verify
 
 
-def _verified(texts: pd.DataFrame, shingle_words: int, permutations: Permutations, threshold: float) -> pd.DataFrame:
+def _verified(
+    batches: list[pa.RecordBatch], shingle_words: int, permutations: Permutations, threshold: float
+) -> pa.RecordBatch:
     """What is dropped of whole groups, in the columns of _VERIFIED."""
-    texts = texts.sort_values(["group", "num_chars", DOC_ID], ascending=[True, False, True], ignore_index=True)
-    packed, content = Texts.of(texts[TEXT].tolist()), texts["content_key"].to_numpy(np.int64)
-    sets, (keys, has_words) = shingle_sets(packed, shingle_words), permutations.band_keys(packed, shingle_words)
-    for i in np.flatnonzero(~has_words):  # as in the first pass
-        sets[i], keys[i] = content[i : i + 1].view(np.uint64), content[i]
-    ids, files, groups = texts[DOC_ID].tolist(), texts[SOURCE_FILE].tolist(), texts["group"].to_numpy()
-    bounds = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(ids)]
-    rows = []
-    for start, stop in pairwise(bounds):
-        found = verify_duplicates(sets[start:stop], list(keys[start:stop]), np.arange(stop - start), threshold)
-        for duplicate in found:
-            dropped, kept = start + duplicate.dropped, start + duplicate.kept
-            same = bool(content[dropped] == content[kept])
-            rows.append((ids[dropped], files[dropped], ids[kept], duplicate.jaccard, same))
-    return pd.DataFrame(rows, columns=[DOC_ID, SOURCE_FILE, "kept", "jaccard", "same_content"])
+    groups, ids, files, contents, texts = pa.Table.from_batches(batches).columns
+    content = contents.to_numpy()
+    sets = ShingleSets.of(packed_texts(texts.cast(pa.large_string()).combine_chunks()), shingle_words)
+    sets = sets.or_else(content)  # as in the first pass
+    found = verify_duplicates(sets, permutations.keys_of(sets), groups.to_numpy(), threshold)
+    dropped, kept = (name.combine_chunks() for name in (ids.take(found.dropped), ids.take(found.kept)))
+    columns = [
+        dropped, files.take(found.dropped).combine_chunks(), kept,
+        pa.array(found.jaccard), pa.array(content[found.dropped] == content[found.kept]),
+    ]  # fmt: skip
+    return pa.RecordBatch.from_arrays(columns, names=[DOC_ID, SOURCE_FILE, "kept", "jaccard", "same_content"])
