@@ -74,8 +74,8 @@ def _check_any(endpoint: Endpoint, urls: Iterable[str], key: str, min_context: i
             away.append(error)
     if not serve:
         raise away[0]
-    for error in away:
-        log.warning("%s; until then the others serve alone", error)
+    for down in away:
+        log.warning("%s; until then the others serve alone", down)
 
 
 def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int | None:
