@@ -27,7 +27,7 @@ def make_tiny_encoder(folder: str, texts: Iterable[str]) -> str:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        max_position_embeddings=128, initializer_range=0.5,
+        max_position_embeddings=512, initializer_range=0.5,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
