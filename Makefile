@@ -37,6 +37,7 @@ chaos: setup  ## the long tests of what goes wrong, faults.py and kills.py: most
 bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs/ and refs/, and nothing else running
 	$(BIN)/python benchmarks/reward_update.py
 	$(BIN)/python benchmarks/budgets.py
+	$(BIN)/python benchmarks/reply_parser.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/throughput.py --real

@@ -3,7 +3,8 @@
 Each is the product's own bandit, document reading and paying client, without Spark, against a server on the loopback
 interface that draws the length of every prompt and reply, fails, breaks off and sometimes cannot count a prompt.
 The overspend is judged by two books: the tokens of the replies that the server delivered whole, and the sums that the
-run itself records. One table, figures in benchmarks/results/budgets.json.
+run itself records. In about half of the runs two iterations are under way at once, which share what is left. One
+table, figures in benchmarks/results/budgets.json.
 
     python benchmarks/budgets.py [--runs 200]
 """
@@ -95,6 +96,7 @@ class Run:
             *prices,
             Amount(600 * self.passages, money(300 * self.passages, 300 * self.passages, *prices)),
         )
+        self.depth = draw.randint(1, 2)
 
     def size(self, body: dict[str, Any]) -> int:
         """Tokens of a prompt, drawn by its words."""
@@ -138,7 +140,8 @@ def _totals(run: Run, readings: list[tuple[int, Reading]], share: Allowance) -> 
     for _, reading in readings:
         need = need.or_more(reading.need)
     outcomes = Counter(reading.status for _, reading in readings)
-    run.outcomes += outcomes
+    with run.lock:  # two iterations may end at once
+        run.outcomes += outcomes
     return Extracted(
         dict(Counter(arm for arm, _ in readings)), NO_PAIRS, dict(outcomes), prompt_tokens=prompt,
         completion_tokens=completion, money=share.cost(prompt, completion).money, need=need,
@@ -151,13 +154,17 @@ def simulate(run: Run, server: ChatServer, spool: Path) -> tuple[Spent, str]:
     server.tokenizes, server.count_faults = run.tokenizes, list(run.count_faults)
     arms = {arm: [f"{rank:03d}x{arm}" for rank in range(size)] for arm, size in enumerate(run.sizes)}
     chat = ClientFactory({server.url: 1.0}, "", 16, 20.0, 2, max_failed_share=1.0, restart_wait_s=0.0, max_wait_s=0.01)
-    client = PayingClientFactory(chat, ReplySpool(str(spool)))
+
+    def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
+        client = PayingClientFactory(chat, ReplySpool(str(spool / str(iteration))))  # as in a run
+        return read(run, arms, pulls, share, client)
+
     unread = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(run.sizes)}
     ended, reason = run_bandit(
         State(unread, NO_PAIRS, Spent(), 0),
-        policy=Policy("equal", 2, 4, "paper", 0.0, warm_up_documents=5),
+        policy=Policy("equal", 2, 4, "paper", 0.0, warm_up_documents=5, pipeline_depth=run.depth),
         limits=run.limits,
-        extract=lambda iteration, pulls, share: read(run, arms, pulls, share, client),
+        extract=extract,
         score=lambda pairs: Scored(Estimate(0.5, True, len(pairs.pair_ids), 1, flops=0.0), None),
         record=lambda iteration: None,
     )
@@ -181,7 +188,7 @@ def main() -> None:
     count = parser.parse_args().runs
     worst = {"server": 0.0, "recorded": 0.0}
     used: dict[str, list[float]] = {}
-    requests, outcomes = 0, Counter[str]()
+    requests, pipelined, outcomes = 0, 0, Counter[str]()
     with ChatServer() as server, tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             run = Run(number)
@@ -191,13 +198,15 @@ def main() -> None:
             limit = getattr(run.limits, reason, 0)
             used.setdefault(reason, []).append(getattr(spent, reason) / limit if limit else 1.0)
             outcomes += run.outcomes
+            pipelined += run.depth == 2
         requests = len(server.bodies)
     print(f"{'ended by':12}{'runs':>6}{'of that budget used, median':>30}{'least':>8}")
     for reason, shares in sorted(used.items()):
         shown = f"{statistics.median(shares):>30.1%}{min(shares):>8.1%}" if reason in BUDGETS else ""
         print(f"{reason:12}{len(shares):>6}{shown}")
-    figures = {"runs": count, "overspend": max(worst.values()), "requests": requests, "outcomes": dict(outcomes)}
-    write("budgets", {**figures, "ended_by": {reason: len(shares) for reason, shares in used.items()}})
+    figures = {"runs": count, "overspend": max(worst.values()), "pipelined": pipelined, "requests": requests}
+    ended_by = {reason: len(shares) for reason, shares in used.items()}
+    write("budgets", {**figures, "outcomes": dict(outcomes), "ended_by": ended_by})
 
 
 if __name__ == "__main__":

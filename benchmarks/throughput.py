@@ -1,11 +1,14 @@
-"""How much of what a bare HTTP client gets out of a server does an extraction task get? One table.
+"""How much of what a bare HTTP client gets out of a server do extraction tasks get? One table.
 
-Requests a second of one task's client, with all that it does to a document (prompt, key, retries, spool, parsing,
+Requests a second of the product's client, with all that it does to a document (prompt, key, retries, spool, parsing,
 checks, as `transforms.extract` runs it, but without Spark and with an encoder that costs nothing), and of aiohttp,
 with which the product speaks and vLLM's own benchmark does, sending the same bodies, as many at once, and reading the
-replies as JSON. They take turns. The server is benchmarks/loopback.py, 64 requests at once, once of 50 ms a request
-and once of 500; the share of a processor that it used is kept, as it must not be what is measured. With --real it is
-the demo's vLLM server instead.
+replies as JSON. Of either one process has all requests in flight, or two have half of them each, as two Spark tasks
+do; they take turns. `loopback_ratio` and `real_ratio` are two tasks beside the better of the bare ones,
+`..._one_task_ratio` is one task beside one bare client.
+
+The server is benchmarks/loopback.py, 64 requests at once, once of 50 ms a request and once of 500; the share of a
+processor that it used is kept, as it must not be what is measured. With --real it is the demo's vLLM server instead.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --real
@@ -21,6 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +46,7 @@ from equal.io.spool import ReplySpool
 from equal.transforms.extract import _read_batches
 
 #: of the fast server, whose 1,280 requests a second are about what one process can send, and of one at a GPU's pace
-LATENCIES_S, SLOTS = (0.05, 0.5), 64
+LATENCIES_S, SLOTS = {"loopback": 0.05, "loopback_500_ms": 0.5}, 64
 
 
 class NoEncoder:
@@ -73,20 +78,23 @@ def documents(count: int, salt: str) -> list[dict[str, Any]]:
     return found
 
 
-def product(todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flight: int) -> float:
-    """Requests a second of an extraction task."""
+def product(
+    todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flight: int, spool: str
+) -> tuple[float, float]:
+    """When an extraction task began and when it ended."""
     endpoint = load(overrides=[f"endpoint.url={url}", f"endpoint.in_flight={in_flight}"]).endpoint
-    with tempfile.TemporaryDirectory() as folder:
-        make_client = client_factory(endpoint, key, ReplySpool(folder), tasks=1)
-        started = time.perf_counter()
-        (readings,) = _read_batches(iter([todo]), recipe, make_client, NoEncoder, NoBenchmark())
-        seconds = time.perf_counter() - started
+    make_client = client_factory(endpoint, key, ReplySpool(spool), tasks=1)
+    started = time.perf_counter()
+    (readings,) = _read_batches(iter([todo]), recipe, make_client, NoEncoder, NoBenchmark())
+    ended = time.perf_counter()
     assert not [reply for _, reading in readings for reply in reading.passes[0].replies if reply.failure]
-    return len(todo) / seconds
+    return started, ended
 
 
-def bare(todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flight: int) -> float:
-    """Requests a second of aiohttp alone: bodies made before, as many workers as requests at once, one session."""
+def bare(
+    todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flight: int, spool: str
+) -> tuple[float, float]:
+    """As `product`, of aiohttp alone: bodies made before, as many workers as requests at once, one session."""
     passages = [Passage(0, p["passage_key"], tuple(p["sentences"])) for doc in todo for p in doc["passages"]]
     bodies = [_body(recipe.request(recipe.extract, passage)) for passage in passages]
 
@@ -95,28 +103,42 @@ def bare(todo: list[dict[str, Any]], recipe: Recipe, url: str, key: str, in_flig
             async with http.post(f"{url}/chat/completions", json=body) as response:
                 assert (await response.json())["choices"][0]["message"]["content"]
 
-    async def ask_all() -> float:
+    async def ask_all() -> tuple[float, float]:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as http:
             started, left = time.perf_counter(), iter(bodies)
             await asyncio.gather(*[ask(http, left) for _ in range(in_flight)])
-            return time.perf_counter() - started
+            return started, time.perf_counter()
 
-    return len(bodies) / asyncio.run(ask_all())
+    return asyncio.run(ask_all())
+
+
+#: name: (client, in so many processes)
+CLIENTS = {"one_task": (product, 1), "two_tasks": (product, 2), "bare": (bare, 1), "two_bare": (bare, 2)}
+
+
+def rate(pool: Executor, name: str, todo: list[dict[str, Any]], in_flight: int, *how: Any) -> float:
+    """Requests a second from when the first process begins until the last one ends."""
+    client, count = CLIENTS[name]
+    with tempfile.TemporaryDirectory() as folder:  # one spool, as of an iteration's tasks
+        parts = [pool.submit(client, todo[n::count], *how, in_flight // count, f"{folder}/1") for n in range(count)]
+        started, ended = zip(*[part.result() for part in parts])
+    return len(todo) / (max(ended) - min(started))
 
 
 def measure(url: str, model: str, key: str, args: argparse.Namespace, max_tokens: int) -> dict[str, list[float]]:
     """Requests a second of each, in turns of rising and falling order."""
     extract, _ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
     recipe = Recipe(extract, None, model, 0.0, max_tokens, min_answer_similarity=0.1, min_grounded_share=0.3)
-    clients = {"equal": product, "bare": bare}
-    rates: dict[str, list[float]] = {name: [] for name in clients}
-    for client in clients.values():  # imports, connections, the server's first requests
-        client(documents(2 * args.in_flight, f"first-{client.__name__}"), recipe, url, key, args.in_flight)
-    for turn in range(args.repeats):
-        for name in sorted(clients, reverse=bool(turn % 2)):
-            todo = documents(args.requests, f"{turn}-{name}" if args.real else f"{turn}")
-            rates[name].append(clients[name](todo, recipe, url, key, args.in_flight))
+    rates: dict[str, list[float]] = {name: [] for name in CLIENTS}
+    # forked, as Spark's daemon makes its workers: what is imported here is there
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        for name in CLIENTS:  # connections, the server's first requests
+            rate(pool, name, documents(args.in_flight, f"first-{name}"), args.in_flight, recipe, url, key)
+        for turn in range(args.repeats):
+            for name in sorted(CLIENTS, reverse=bool(turn % 2)):
+                todo = documents(args.requests, f"{turn}-{name}" if args.real else f"{turn}")
+                rates[name].append(rate(pool, name, todo, args.in_flight, recipe, url, key))
     return rates
 
 
@@ -136,13 +158,14 @@ def compared(name: str, rates: dict[str, list[float]], args: argparse.Namespace)
     """The figures of one server; prints them."""
     middle = {client: statistics.median(values) for client, values in rates.items()}
     figures: dict[str, Any] = {
-        f"{name}_ratio": round(middle["equal"] / middle["bare"], 4),
+        f"{name}_ratio": round(middle["two_tasks"] / max(middle["bare"], middle["two_bare"]), 4),
+        f"{name}_one_task_ratio": round(middle["one_task"] / middle["bare"], 4),
         f"{name}_in_flight": args.in_flight,
     }
     for client, values in rates.items():
-        print(f"{name} {client:8}{middle[client]:>10.1f} requests/s   ({min(values):.1f} to {max(values):.1f})")
+        print(f"{name} {client:10}{middle[client]:>10.1f} requests/s   ({min(values):.1f} to {max(values):.1f})")
         figures[f"{name}_{client}"] = {"median": round(middle[client], 1), "all": [round(v, 1) for v in values]}
-    print(f"{name} ratio {figures[f'{name}_ratio']}")
+    print(f"{name} ratio {figures[f'{name}_ratio']}, one task {figures[f'{name}_one_task_ratio']}")
     return figures
 
 
@@ -164,8 +187,7 @@ def main() -> None:
         figures |= compared("real", real(args), args)
     else:
         requests = args.requests
-        for latency_s in LATENCIES_S:
-            name = f"loopback_{latency_s * 1000:.0f}_ms"
+        for name, latency_s in LATENCIES_S.items():
             args.requests = requests if latency_s < 0.1 else requests // 4
             with serve(latency_s, SLOTS) as (url, pid):
                 started, process = time.perf_counter(), psutil.Process(pid)

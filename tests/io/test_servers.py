@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 
 import pytest
 
-from chat_server import ChatServer, endpoint_at
+from chat_server import ChatServer, always, endpoint_at
 from equal.config import load
 from equal.core.chat import Reply, Request
 from equal.errors import ConfigError, EndpointError
@@ -72,6 +73,49 @@ def test_one_that_dies_is_passed_over_and_taken_back_when_it_answers_again() -> 
     assert 0 <= twice <= 4, "what was under way to it"
 
 
+@pytest.mark.parametrize(("fault", "served"), [("broken", 200), ("unavailable", 200), ("busy", 200), ("hang", 60)])
+def test_one_that_only_fails_is_drained_and_taken_back_when_it_serves_again(fault: str, served: int) -> None:
+    """It is there, and has the fewest requests under way as it fails them fast: the others would all go there."""
+    with ChatServer() as failing, ChatServer() as lasting:
+        lasting.delay_s = 0.05
+        failing.fault = lambda body: fault if len(lasting.bodies) < served else ""  # what the other has served
+        replies = asked({failing.url: 1.0, lasting.url: 1.0}, 800, timeout_s=1.5 if fault == "hang" else 10.0)
+        assert [reply.failure for reply in replies] == [""] * 800, "each was tried at the other one next"
+        failed = sum(reply.attempts for reply in replies) - 800
+        # what went there before the first failures came back, then one now and then
+        assert 3 <= failed <= 8 + 3
+        assert len(failing.bodies) - failed >= 100, "it is asked again"
+
+
+def test_that_it_counts_tokens_does_not_say_that_a_server_serves() -> None:
+    with ChatServer() as failing, ChatServer() as lasting:
+        failing.fault, lasting.delay_s = always("broken"), 0.02
+
+        async def counted_and_asked() -> list[Reply]:
+            servers = {failing.url: 1.0, lasting.url: 1.0}
+            async with ClientFactory(servers, "", 8, 5.0, 2, 1.0, 20.0, max_wait_s=0.05)() as client:
+
+                async def both(number: int) -> Reply:
+                    request = Request(({"role": "user", "content": str(number)},), "m", {})
+                    await client.count(request)
+                    return await client.ask(request)
+
+                return list(await asyncio.gather(*map(both, range(200))))
+
+        assert {reply.failure for reply in asyncio.run(counted_and_asked())} == {""}
+        assert len(failing.bodies) <= 8 + 3
+
+
+def test_where_all_fail_none_is_spared() -> None:
+    with ChatServer() as one, ChatServer() as other:
+        one.fault = other.fault = always("broken")
+        started = time.monotonic()
+        replies = asked({one.url: 1.0, other.url: 1.0}, 100)
+        assert time.monotonic() - started < 10
+        assert {(reply.failure, reply.attempts) for reply in replies} == {("failed", 2)}
+        assert min(len(one.bodies), len(other.bodies)) >= 70
+
+
 def test_when_none_is_left_the_run_stops_as_with_one() -> None:
     with ChatServer() as first, ChatServer() as second:
         urls = {first.url: 1.0, second.url: 2.0}
@@ -88,6 +132,40 @@ def test_one_that_serves_another_model_is_named_before_anything_is_asked() -> No
         with pytest.raises(EndpointError, match=f"'test-model', served at {wrong.url}: another"):
             check_servers(endpoint, "", min_context=1)
         assert not right.bodies
+
+
+@pytest.mark.parametrize("restart_wait_s", [20.0, 0.0])
+def test_one_that_is_down_at_the_start_is_named_and_the_others_serve(
+    restart_wait_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ChatServer() as down, ChatServer() as gone:
+        pass
+    with ChatServer() as up:
+        for first, second in [(down, up), (up, down)]:
+            caplog.clear()
+            check_servers(endpoint_at(first.url, others={second.url: 1.0}), "", min_context=1)
+            (warned,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+            assert f"no answer from {down.url}" in warned
+            assert "the others serve alone" in warned
+        replies = asked({down.url: 1.0, up.url: 1.0}, 100, restart_wait_s=restart_wait_s)
+        assert {reply.failure for reply in replies} == {""}
+        up.key = "another key"
+        with pytest.raises(EndpointError, match=f"{up.url} refuses the key"):
+            check_servers(endpoint_at(down.url, others={up.url: 1.0}), "wrong", min_context=1)
+        with pytest.raises(EndpointError, match=r"endpoint\.url: no answer from not a url"):
+            check_servers(endpoint_at(up.url, others={"not a url": 1.0}), "another key", min_context=1)
+    with pytest.raises(EndpointError, match=f"no answer from {down.url}"):
+        check_servers(endpoint_at(down.url, others={gone.url: 1.0}), "", min_context=1)
+
+
+def test_one_behind_a_gateway_that_does_not_reach_it_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer() as starting, ChatServer() as up:
+        monkeypatch.setattr(
+            starting._http.RequestHandlerClass, "do_GET", lambda self: self._send(502, {}, b"<html>Bad Gateway</html>")
+        )
+        check_servers(endpoint_at(starting.url, others={up.url: 1.0}), "", min_context=1)
+        with pytest.raises(EndpointError, match="answers HTTP 502"):
+            check_servers(endpoint_at(starting.url), "", min_context=1)
 
 
 @pytest.mark.parametrize(

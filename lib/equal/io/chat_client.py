@@ -133,6 +133,7 @@ class ChatClient:
 
     async def _ask(self, url_at: Callable[[str], str], body: dict[str, Any], read: Read) -> Reply:
         sent, uncounted, server_errors, broken_off = 0, 0, 0, False
+        tried: set[Server] = set()
         servers = self._servers.get(body["model"], self._servers[""])
         retrying = AsyncRetrying(
             stop=lambda _: sent - uncounted >= self._settings.max_attempts,
@@ -143,29 +144,34 @@ class ChatClient:
         try:
             async for attempt in retrying:
                 with attempt:
-                    server = await self._server(servers)
+                    server = await self._server(servers, tried)
                     sent += 1
+                    tried.add(server)
                     if server_errors >= min(_SCHEMA_PATIENCE, self._settings.max_attempts - 1):
                         body.pop("response_format", None)
                     try:
                         with server.busy():
                             reply = await self._send(url_at(server.url), body, read, sent)
+                        if url_at is chat_url:  # that it counts tokens does not say that its model works
+                            server.served()
                     except PassingError as failure:
                         server_errors += failure.status == 500
                         if failure.status in PERHAPS_AWAY and await self._was_away(servers, server):
                             uncounted += failure.unread or not broken_off
                             broken_off = broken_off or not failure.unread
+                        else:
+                            server.failed()
                         raise
         except (PassingError, FinalError) as failure:
             return self._failed(failure, sent)
         return reply
 
-    async def _server(self, servers: Servers) -> Server:
+    async def _server(self, servers: Servers, tried: set[Server]) -> Server:
         """Where the next attempt goes."""
         if self._given_up:
             raise FinalError(self._given_up, failure=NOT_SENT)
         try:
-            server = await servers.next()
+            server = await servers.next(tried)
         except TimeoutError as error:
             raise self._not_back(servers) from error
         if self._given_up:  # meanwhile

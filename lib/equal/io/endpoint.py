@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from aiohttp import ClientError
+from aiohttp import ClientError, InvalidURL
 
 from equal.config import Endpoint
 from equal.errors import EndpointError
+from equal.io.completions import PERHAPS_AWAY
 from equal.io.connections import exchange, open_session
+
+log = logging.getLogger("equal")
+
+
+class AwayError(EndpointError):
+    """There is no answer, or a gateway's that its server gives none."""
 
 
 def read_key(endpoint: Endpoint, read_secret: Callable[[str, str], str] | None = None) -> str:
@@ -44,16 +52,30 @@ def read_key(endpoint: Endpoint, read_secret: Callable[[str, str], str] | None =
 
 
 def check_servers(endpoint: Endpoint, key: str, *, min_context: int) -> None:
-    """`check_endpoint` for every server.
+    """`check_endpoint` for every server; of several one may be away, as in a run.
 
     Raises:
-        EndpointError: names the first that cannot serve.
+        EndpointError: names the first that serves something else or refuses the key, or says that none answers.
     """
-    for url in endpoint.servers:
-        check_endpoint(replace(endpoint, url=url), key, min_context=min_context)
+    _check_any(endpoint, endpoint.servers, key, min_context)
     if endpoint.refine_model:
-        for url in [endpoint.refine_url] if endpoint.refine_url else endpoint.servers:
-            check_endpoint(replace(endpoint, url=url, model=endpoint.refine_model), key, min_context=min_context)
+        urls = [endpoint.refine_url] if endpoint.refine_url else endpoint.servers
+        _check_any(replace(endpoint, model=endpoint.refine_model), urls, key, min_context)
+
+
+def _check_any(endpoint: Endpoint, urls: Iterable[str], key: str, min_context: int) -> None:
+    away: list[AwayError] = []
+    serve = False
+    for url in urls:
+        try:
+            check_endpoint(replace(endpoint, url=url), key, min_context=min_context)
+            serve = True
+        except AwayError as error:
+            away.append(error)
+    if not serve:
+        raise away[0]
+    for down in away:
+        log.warning("%s; until then the others serve alone", down)
 
 
 def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int | None:
@@ -68,15 +90,19 @@ def check_endpoint(endpoint: Endpoint, key: str, *, min_context: int = 0) -> int
         The model's context length in tokens; None when the server does not say.
 
     Raises:
-        EndpointError: down, wrong key, unknown model, or a context that is too short.
+        AwayError: down.
+        EndpointError: no address, wrong key, unknown model, or a context that is too short.
     """
     try:
         with ThreadPoolExecutor(1) as thread:  # a notebook's own thread has an event loop already
             status, content = thread.submit(asyncio.run, _models(endpoint, key)).result()
     except (ClientError, TimeoutError, ValueError) as error:
-        raise EndpointError(
+        kind = EndpointError if isinstance(error, (InvalidURL, ValueError)) else AwayError
+        raise kind(
             f"endpoint.url: no answer from {endpoint.url} ({type(error).__name__}); start the server or correct it"
         ) from error
+    if status in PERHAPS_AWAY:
+        raise AwayError(f"endpoint.url: {endpoint.url} answers HTTP {status}, as if its server were away; start it")
     if status in (401, 403):
         raise EndpointError(
             f"endpoint: {endpoint.url} refuses the key (HTTP {status}); "
