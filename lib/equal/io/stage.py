@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -125,6 +126,9 @@ def exit_on_error(name: str) -> Iterator[None]:
         log.addHandler(handler)
         log.propagate = False
     log.setLevel(logging.INFO)
+    # what libraries tell those who program with them, in the middle of a job's own lines
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     try:
         yield
     except EqualError as error:

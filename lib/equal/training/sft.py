@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
 from tqdm import tqdm
@@ -137,6 +137,7 @@ def _trainer(
     # frozen weights may be rounded; those that move by small steps may not
     dtype = best_dtype("auto") if adapter else torch.float32
     model, tokenizer = load_causal_model(base_model, "finetune.base_model", dtype)
+    disable_progress_bars()  # four for a few hundred examples, before the one that counts
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # the fused kernel's backward pass is slow on a CPU
     trainer = _AnswerTrainer(
