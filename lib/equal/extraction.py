@@ -101,20 +101,18 @@ class Extraction:
         check_servers(endpoint, key, min_context=needed)
         return key
 
-    def make_client(self, iteration: int) -> PayingClientFactory:
+    def make_client(self, iteration: int, at_once: int = 1) -> PayingClientFactory:
         """What makes the clients of an iteration's tasks."""
-        tasks = self.tasks * self.job.config.bandit.pipeline_depth
+        tasks = self.tasks(at_once) * at_once
         return client_factory(self.job.config.endpoint, self.key, self.spool(iteration), tasks=tasks)
 
-    @property
-    def tasks(self) -> int:
-        """Tasks of an extraction: as many as run at once; requests in flight are shared out, one at least to each.
+    def tasks(self, at_once: int = 1) -> int:
+        """Tasks of an iteration: as many as run at once; requests in flight are shared out, one at least to each.
 
         Where two iterations run at once, each leaves half of the cores to the other, which must be written and scored.
         """
-        config, depth = self.job.config, self.job.config.bandit.pipeline_depth
-        slots = self.job.spark.sparkContext.defaultParallelism
-        return max(1, min(slots, config.spark.partitions, config.endpoint.in_flight) // depth)
+        config, slots = self.job.config, self.job.spark.sparkContext.defaultParallelism
+        return max(1, min(slots, config.spark.partitions, config.endpoint.in_flight) // at_once)
 
     @property
     def limits(self) -> Limits:
@@ -136,8 +134,9 @@ class Extraction:
         discard_uncommitted(self.job.tables, self.run_id, first_iteration)
 
     def read(
-        self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None
-    ) -> Extracted:
+        self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None,
+        *, at_once: int = 1,
+    ) -> Extracted:  # fmt: skip
         """Extract from documents and append their `extractions` and `qa_pairs` rows.
 
         Args:
@@ -145,6 +144,7 @@ class Extraction:
             documents: doc_id, arm_id.
             allowance: of each of them.
             max_failed_share: in place of endpoint.max_failed_share.
+            at_once: iterations that may be read beside each other, and so share cores and requests in flight.
 
         Raises:
             EndpointError: more than that share of the documents failed; replies are kept.
@@ -162,12 +162,12 @@ class Extraction:
             max_tokens=settings.max_tokens,
             min_answer_similarity=settings.min_answer_similarity,
             min_grounded_share=settings.min_grounded_share,
-            make_client=self.make_client(iteration),
+            make_client=self.make_client(iteration, at_once),
             make_encoder=self.make_encoder,
             index=self.index,
             run_id=self.run_id,
             iteration=iteration,
-            num_partitions=self.tasks,
+            num_partitions=self.tasks(at_once),
             allowance=allowance,
             refine_model=job.config.endpoint.refine_model,
         )

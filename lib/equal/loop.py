@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -141,6 +141,11 @@ def choose(state: State, policy: Policy, limits: Limits) -> list[tuple[Pull, flo
 def warming_up(state: State, policy: Policy) -> bool:
     """Whether warm-up documents are left: iteration 0 reads them, and the next ones where a budget is too short."""
     return state.spent.documents < policy.warm_up_documents
+
+
+def of_warm_up(pulls: Sequence[Pull], policy: Policy) -> bool:
+    """Whether an iteration reads warm-up documents, so that no other is under way beside it."""
+    return pulls[0].arm_id is None and pulls[0].start < policy.warm_up_documents
 
 
 def _in_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, float]]:

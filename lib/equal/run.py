@@ -25,7 +25,7 @@ from equal.io.progress import reading_progress, task_progress
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
-from equal.loop import run_bandit
+from equal.loop import of_warm_up, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.state import Extracted, Iteration, Limits, Policy, Spent, State
 from equal.transforms.documents import kept_documents
@@ -197,7 +197,8 @@ def run_to_budget(job: Job) -> Outcome:
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         started[iteration] = datetime.now(timezone.utc)
         watch.reading(iteration, sum(pull.stop - pull.start for pull in pulls), reading.spool(iteration).count)
-        return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share)
+        at_once = 1 if of_warm_up(pulls, opened.policy) else opened.policy.pipeline_depth
+        return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share, at_once=at_once)
 
     past = committed_steps(tables, run.run_id) if state.spent.documents else []
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:

@@ -116,7 +116,8 @@ def test_written_pairs_are_checked_against_the_passage() -> None:
     assert reasons(reading) == ["", "duplicate", "ungrounded", "surplus"]
     assert reading.status == "accepted"
     assert reading.pairs[0].similarity is None
-    assert encoded == ["When does tin melt?\nTin melts at 232 degrees."]  # the dearest step of a document: one text a pair
+    # the dearest step of a document: one text a pair
+    assert encoded == ["When does tin melt?\nTin melts at 232 degrees."]
 
 
 @pytest.mark.parametrize(
