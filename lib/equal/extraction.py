@@ -1,17 +1,21 @@
 """One extraction over Spark, as the warm-up and the bandit both need it: ask, write, read back, score.
 
-documents -> passages -> one Spark job: ask, parse, check, embed -> extractions -> qa_pairs -> driver
+documents -> passages -> one Spark job: ask, parse, check, embed -> extractions -> driver; kept: qa_pairs, replies
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.config import Budget
 from equal.core.allowance import Allowance, Amount
 from equal.core.chat import NOT_SENT
 from equal.core.contamination import BenchmarkIndex
@@ -19,7 +23,7 @@ from equal.core.costs import money
 from equal.core.qa import Prompt, fewest_tokens, usual_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
-from equal.history import collect_pairs, discard_uncommitted
+from equal.history import discard_uncommitted, in_order
 from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import load_judges, read_items, read_judges, read_spared
@@ -27,7 +31,7 @@ from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
-from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
+from equal.schemas import ARM_ID, DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.state import Extracted, Limits, Pairs, Scored
 from equal.training.encoder import EncoderFactory
 from equal.transforms.extract import extract_pairs, qa_pairs_of
@@ -35,6 +39,13 @@ from equal.transforms.passages import passages
 
 #: outcomes that are the endpoint's, not the document's
 UNSERVED = ("failed", "context_too_short")
+#: what of the rows of an iteration adds up
+_SUMMED = (
+    *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
+    *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
+)
+#: in place of the arm of a document that was read before there were arms
+_NO_ARM = -1
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ class Extraction:
         self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None,
         *, at_once: int = 1,
     ) -> Extracted:  # fmt: skip
-        """Extract from documents and append their `extractions` and `qa_pairs` rows.
+        """Extract from documents and append their `extractions` rows; `keep` is to follow.
 
         Args:
             iteration: under which the rows stand; call `recover` before the first.
@@ -172,65 +183,45 @@ class Extraction:
             refine_model=job.config.endpoint.refine_model,
         )
         job.tables.append(EXTRACTIONS, rows)
-        written = job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}").persist()
-        try:
-            extracted = self._totals(written, collect_pairs(qa_pairs_of(written)))
-            self._require_served(extracted, written, max_failed_share)
-            side_by_side(
-                lambda: job.tables.append(QA_PAIRS, qa_pairs_of(written)),
-                lambda: self.spool(iteration).fold(job.tables),
-            )
-        finally:
-            written.unpersist()
+        found = _collected(self._written(iteration))
+        extracted = extracted_of(found, job.config.budget)
+        self._require_served(extracted, found, max_failed_share)
         return extracted
 
-    def _totals(self, written: DataFrame, pairs: Pairs) -> Extracted:
-        final = written.where("final").groupBy("arm_id", "status").agg(F.count("*").alias("documents")).collect()
-        names = [
-            *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
-            *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
-        ]
-        largest = [F.coalesce(F.max(name), F.lit(0)).alias(name) for name in ("needed_tokens", "needed_money")]
-        sums = (
-            written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names], *largest).first().asDict()
-        )
-        need = Amount(sums.pop("needed_tokens"), float(sums.pop("needed_money")))
-        documents: dict[int, int] = {}
-        outcomes: dict[str, int] = {}
-        for row in final:
-            documents[row.arm_id] = documents.get(row.arm_id, 0) + row.documents
-            outcomes[row.status] = outcomes.get(row.status, 0) + row.documents
-        budget = self.job.config.budget
-        prices = budget.prompt_price, budget.completion_price
-        return Extracted(
-            documents,
-            pairs,
-            outcomes,
-            **sums,
-            money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
-            paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
-            need=need,
+    def keep(self, iteration: int) -> None:
+        """Put the pairs and the replies of what was read into their tables; its commit mark comes after it."""
+        tables = self.job.tables
+        side_by_side(
+            lambda: tables.append(QA_PAIRS, qa_pairs_of(self._written(iteration))),
+            lambda: self.spool(iteration).fold(tables),
         )
 
-    def _require_served(self, extracted: Extracted, written: DataFrame, max_failed_share: float | None) -> None:
+    def _written(self, iteration: int) -> DataFrame:
+        return self.job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}")
+
+    def _require_served(
+        self, extracted: Extracted, found: Sequence[Mapping[str, Any]], max_failed_share: float | None
+    ) -> None:
         """Stop a run whose endpoint fails, instead of spending its documents on nothing.
 
         Where something was not sent at all, the iteration is not whole, however small the share: it is read again.
         """
         kept = "Replies that came are kept: "
+
+        def example(*statuses: str) -> str:
+            return next((str(row["error"]) for row in found if row["status"] in statuses), "unknown")
+
         if unsent := extracted.outcomes.get(NOT_SENT, 0):
-            example = written.where(F.col("status") == NOT_SENT).select("error").first()
             raise EndpointError(
                 f"endpoint: {unsent} documents of this iteration could not be asked about; "
-                f"{example[0] if example else 'unknown'}. {kept}mend the endpoint and run again"
+                f"{example(NOT_SENT)}. {kept}mend the endpoint and run again"
             )
         failed, total = sum(extracted.outcomes.get(s, 0) for s in UNSERVED), sum(extracted.outcomes.values())
         allowed = self.job.config.endpoint.max_failed_share if max_failed_share is None else max_failed_share
         if total and failed / total > allowed:
-            example = written.where(F.col("status").isin(*UNSERVED)).select("error").first()
             raise EndpointError(
                 f"endpoint: {failed} of {total} documents of this iteration failed, above "
-                f"endpoint.max_failed_share={allowed:g}; last error: {example[0] if example else 'unknown'}. "
+                f"endpoint.max_failed_share={allowed:g}; last error: {example(*UNSERVED)}. "
                 f"{kept}mend the endpoint (or lower extraction.passage_chars if its context is "
                 "too short) and run again"
             )
@@ -249,3 +240,32 @@ class Extraction:
             seed=self.job.config.seed,
         )
         return Scored(estimate, error)
+
+
+def _collected(written: DataFrame) -> list[dict[str, Any]]:
+    """EXTRACTIONS rows on the driver, in one Spark job: one an accepted pair, one of what has none; the first is 0."""
+    null = {ARM_ID: _NO_ARM, "error": "unknown", "needed_tokens": 0, "needed_money": 0.0}
+    columns = [DOC_ID, "final", "status", *_SUMMED, *null]
+    accepted = F.filter("pairs", lambda pair: pair["accepted"])
+    each = written.select(*columns, F.posexplode_outer(accepted).alias("place", "pair"))
+    each = each.fillna({**null, "place": 0}).select(*columns, "place", "pair.pair_id", "pair.embedding")
+    rows: list[dict[str, Any]] = each.toPandas().to_dict("records")
+    return rows
+
+
+def extracted_of(found: Sequence[Mapping[str, Any]], budget: Budget) -> Extracted:
+    """What an iteration brought, of its rows as `_collected` returns them."""
+    rows = [row for row in found if row["place"] == 0]
+    final = [row for row in rows if row["final"]]
+    sums = {name: sum(row[name] for row in rows) for name in _SUMMED}
+    tokens, money_needed = (max((row[f"needed_{name}"] for row in rows), default=0) for name in ("tokens", "money"))
+    prices = budget.prompt_price, budget.completion_price
+    return Extracted(
+        dict(Counter(row[ARM_ID] for row in final)),
+        in_order([row for row in found if row["pair_id"] is not None]),
+        dict(Counter(row["status"] for row in final)),
+        **sums,
+        money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
+        paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
+        need=Amount(int(tokens), float(money_needed)),
+    )

@@ -80,6 +80,7 @@ def read_sample(job: Job, run_id: str) -> Sample:
             with reading_progress(bar, partial(_arrived, reading.spool(iteration), start, count)):
                 share = limits.left(spent).share(count)
                 part = reading.read(iteration, without_arm, share)
+                reading.keep(iteration)
             parts.append(part)
             spent, need = spent.after(part), need.or_more(part.need)
             bar.n = spent.documents
@@ -205,6 +206,7 @@ def run_to_budget(job: Job) -> Outcome:
 
         def record(iteration: Iteration) -> None:
             nonlocal committed
+            reading.keep(iteration.number)
             began, flops = started.pop(iteration.number), flops_of(config, iteration)
             record_iteration(tables, run, iteration, began, flops, billed_from=max(began, committed))
             committed = datetime.now(timezone.utc)
