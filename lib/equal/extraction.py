@@ -163,8 +163,9 @@ class Extraction:
         job, settings = self.job, self.job.config.extraction
         # a few hundred ids travel to the texts, not a million texts to the ids
         with_text = job.tables.read(DOCUMENTS).select(DOC_ID, "text").join(F.broadcast(documents), DOC_ID)
+        cut = passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages).persist()
         rows = extract_pairs(
-            passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages),
+            cut,
             job.tables.read(REPLIES),
             extract_prompt=self.prompts[0],
             refine_prompt=self.prompts[1],
@@ -182,7 +183,10 @@ class Extraction:
             allowance=allowance,
             refine_model=job.config.endpoint.refine_model,
         )
-        job.tables.append(EXTRACTIONS, rows)
+        try:
+            job.tables.append(EXTRACTIONS, rows)
+        finally:
+            cut.unpersist()
         found = _collected(self._written(iteration))
         extracted = extracted_of(found, job.config.budget)
         self._require_served(extracted, found, max_failed_share)
