@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
+from equal.io.turns import Turns
 from equal.schemas import ARM_ID, DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.state import Extracted, Limits, Pairs, Scored
 from equal.training.encoder import EncoderFactory
@@ -56,11 +57,13 @@ class Extraction:
         job: configuration, session and tables.
         run_id: under which rows are written.
         encoder_dir: the encoder for quotes and for pair embeddings.
+        turns: of iterations that are read beside each other.
     """
 
     job: Job
     run_id: str
     encoder_dir: str
+    turns: Turns = field(default_factory=Turns)
 
     @cached_property
     def make_encoder(self) -> EncoderFactory:
@@ -184,7 +187,8 @@ class Extraction:
             refine_model=job.config.endpoint.refine_model,
         )
         try:
-            job.tables.append(EXTRACTIONS, rows)
+            with self.turns.asking(iteration, cut.count(), self.spool(iteration).count):
+                job.tables.append(EXTRACTIONS, rows)
         finally:
             cut.unpersist()
         found = _collected(self._written(iteration))
