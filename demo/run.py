@@ -30,6 +30,7 @@ from equal.jobs.pipeline import ARMS, CORPUS, RUN
 from equal.schemas import SCHEMAS
 from model import convert
 from reference import write_reference
+from remaining import Remaining, Step
 from server import Server, serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,14 +40,14 @@ KEY_ENV = "EQUAL_ENDPOINT_KEY"
 RUNS = {"equal": ["bandit.strategy=equal"], "random": ["bandit.strategy=random", "bandit.docs_per_pull=10"]}
 #: what follows once the model has read its documents, one run after the other
 JUDGED = ("select", "finetune", "evaluate")
-Step = tuple[str, str]
 #: (run, stage) in the order in which they are taken
 STEPS: list[Step] = [
     *[("equal", stage) for stage in (*CORPUS, *ARMS)],
     *[(name, "extract") for name in RUNS],
     *[(name, stage) for name in RUNS for stage in JUDGED],
 ]
-#: minutes of each step at 8,000 documents on two cores with nothing beside it; for the time left that is shown
+#: minutes of each step at 8,000 documents on two cores with nothing beside it; the time left is told by them and by
+#: the pace of the machine
 TYPICAL_DOCS = 8000
 TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.3, 1.0, 0.2, 4.7, 1.7, 0.1, 1.5, 0.8, 0.1, 1.5, 0.4)))
 
@@ -66,13 +67,13 @@ def main() -> None:
         model_dir = convert()
         with _output_to(OUT / "spark.log"):
             open_session(configs["equal"].spark.partitions, with_models=True)
-        minutes = _minutes(configs, num_docs)
+        remaining = Remaining(_typical(configs, num_docs))
         if not _extracted(configs):
             with serve(model_dir, OUT / "vllm.log") as server:
-                _until_extracted(configs, server, minutes)
+                _until_extracted(configs, server, remaining)
         for name in RUNS:
             for stage in JUDGED:
-                _stage(configs[name], stage, RUN[stage], minutes)
+                _stage(configs[name], stage, RUN[stage], remaining)
         _finish(configs, started)
 
 
@@ -80,13 +81,15 @@ def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
     """Write corpus and reference set; a demo of another size, other settings, stages or tables starts over."""
     note = OUT / "demo.json"
     wanted = {
-        "docs": num_docs,
+        "size": num_docs,
         "settings": {name: config.fingerprint() for name, config in configs.items()},
         "stages": [*CORPUS, *ARMS, *RUN],
         "tables": {name: schema.simpleString() for name, schema in SCHEMAS.items()},
     }
-    if note.is_file() and json.loads(note.read_text()) != wanted:
-        log.info("build/demo holds a demo of another size, of other settings or of an earlier version: starting over")
+    found = json.loads(note.read_text()) if note.is_file() else wanted
+    if found != wanted:
+        others = ", ".join(name for name, value in wanted.items() if found.get(name) != value)
+        log.info("build/demo: deleted and begun anew, as it holds a demo of other %s", others)
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True, exist_ok=True)
     if not note.is_file():
@@ -122,39 +125,40 @@ def _extracted(configs: dict[str, RunConfig]) -> bool:
     return all(Marks.read(tables, config).finished("extract") for config in configs.values())
 
 
-def _until_extracted(configs: dict[str, RunConfig], server: Server, minutes: dict[Step, float]) -> None:
+def _until_extracted(configs: dict[str, RunConfig], server: Server, remaining: Remaining) -> None:
     """Corpus stages while the server starts, then everything that asks it."""
     os.environ[KEY_ENV] = server.key
     equal, random = (replace(configs[name], endpoint=replace(configs[name].endpoint, url=server.url)) for name in RUNS)
     for stage, body in CORPUS.items():
-        _stage(equal, stage, body, minutes)
+        _stage(equal, stage, body, remaining)
     log.info(
         "waiting for the vLLM server (started beside the corpus stages; log: %s)", server.log_path.relative_to(ROOT)
     )
     server.wait_ready()
     for stage, body in ARMS.items():
-        _stage(equal, stage, body, minutes)
+        _stage(equal, stage, body, remaining)
     log.info("what the extraction will take, as the warm-up shows it:\n%s", told(estimate_run(equal)))
     for config in (equal, random):
-        _stage(config, "extract", RUN["extract"], minutes)
+        _stage(config, "extract", RUN["extract"], remaining)
 
 
-def _stage(config: RunConfig, stage: str, body: Body, minutes: dict[Step, float]) -> None:
-    number = STEPS.index((config.run_name, stage))
-    left = sum(minutes.get(later, 0.0) for later in STEPS[number:])
-    step = f"{number + 1} of {len(STEPS)}: {stage}" + (f" ({config.run_name})" if stage in RUN else "")
-    log.info("--- %s; about %.0f min to the end", step, max(left, 1.0))
+def _stage(config: RunConfig, stage: str, body: Body, remaining: Remaining) -> None:
+    step = config.run_name, stage
+    what = f"{STEPS.index(step) + 1} of {len(STEPS)}: {stage}" + (f" ({config.run_name})" if stage in RUN else "")
+    log.info("--- %s; about %.0f min to the end", what, max(remaining.minutes, 1.0))
+    started = time.monotonic()
     run_stage(config, stage, body)
+    remaining.ended(step, time.monotonic() - started)
 
 
-def _minutes(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
-    """What each step will take by experience: as the corpus where it works on the corpus, nothing where it is done."""
+def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
+    """Minutes of each step by experience: as the corpus where it works on the corpus, nothing where it is done."""
     tables = _tables(configs["equal"])
     marks = {name: Marks.read(tables, config) for name, config in configs.items()}
     return {
         (name, stage): TYPICAL_MIN[name, stage] * (1.0 if stage in RUN else num_docs / TYPICAL_DOCS)
         for name, stage in STEPS
-        if stage == "ingest" or not marks[name].finished(stage)
+        if not marks[name].finished(stage)
     }
 
 

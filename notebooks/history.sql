@@ -148,8 +148,8 @@ GROUP BY e.run_id, e.arm_id
 ORDER BY e.run_id, pairs_per_thousand_tokens DESC, e.arm_id;
 
 
--- name: documents_by_prompt_version
--- What a changed prompt would have to read again, and how well each version did.
+-- name: prompt_versions
+-- How much each version of a prompt read, and how well it did.
 SELECT e.prompt_version, e.pass, count(DISTINCT e.doc_id) AS documents, sum(e.calls + e.cached_calls) AS replies,
        sum(e.prompt_tokens + e.completion_tokens) AS tokens,
        sum(CASE WHEN e.final THEN e.num_pairs ELSE 0 END) AS pairs
@@ -157,6 +157,25 @@ FROM extractions e
 JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
 GROUP BY e.prompt_version, e.pass
 ORDER BY documents DESC, e.prompt_version, e.pass;
+
+
+-- name: documents_of_a_prompt_version
+-- Which documents a version touched, and how each ended: what a change of that prompt would read again. It is the version
+-- that last got a reply; to ask of another one, write SELECT '...' AS prompt_version in place of what stands in `version`.
+WITH version AS (
+  SELECT prompt_version FROM replies ORDER BY received_at DESC, prompt_version LIMIT 1
+), touched AS (
+  SELECT DISTINCT e.prompt_version, e.run_id, e.doc_id
+  FROM extractions e
+  JOIN version v ON v.prompt_version = e.prompt_version
+)
+SELECT t.prompt_version, t.doc_id, d.source_file, d.source_id, t.run_id, e.iteration, e.status, e.num_pairs AS pairs
+FROM touched t
+JOIN documents d ON d.doc_id = t.doc_id
+JOIN extractions e ON e.run_id = t.run_id AND e.doc_id = t.doc_id AND e.final
+LEFT JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
+WHERE i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%'
+ORDER BY d.source_file, d.source_id, t.doc_id, t.run_id;
 
 
 -- name: unread_documents_of_the_best_arms
@@ -179,27 +198,42 @@ ORDER BY n.run_id, n.reward DESC, n.arm_id;
 
 -- name: cost_of_a_rerun
 -- engine: spark
--- What running each run again would cost: replies in the store are free, only those that never came are asked again.
+-- What running each run again would cost: replies in the store are free, those that never came are asked again. What these
+-- take is not known, so their tokens and money are those of as many average replies of the run; second passes not counted.
 WITH asked AS (
-  SELECT DISTINCT a.run_id, a.request_key
-  FROM (SELECT run_id, iteration, explode(request_keys) AS request_key FROM extractions) a
+  SELECT DISTINCT a.run_id, a.doc_id, a.request_key
+  FROM (SELECT run_id, iteration, doc_id, explode(request_keys) AS request_key FROM extractions) a
   JOIN iterations i ON i.run_id = a.run_id AND i.iteration = a.iteration
   WHERE a.request_key IS NOT NULL
-), stored AS (
-  SELECT request_key, max(prompt_tokens + completion_tokens) AS tokens FROM replies GROUP BY request_key
+), requests AS (
+  SELECT a.run_id, a.request_key, max(r.prompt_tokens + r.completion_tokens) AS tokens
+  FROM asked a
+  LEFT JOIN replies r ON r.request_key = a.request_key
+  GROUP BY a.run_id, a.request_key
+), unanswered AS (
+  SELECT a.run_id, count(DISTINCT a.doc_id) AS documents
+  FROM asked a
+  JOIN requests q ON q.run_id = a.run_id AND q.request_key = a.request_key
+  WHERE q.tokens IS NULL
+  GROUP BY a.run_id
+), prices AS (
+  SELECT run_id, sum(money) / nullif(sum(prompt_tokens + completion_tokens), 0) AS a_token FROM iterations GROUP BY run_id
 )
-SELECT a.run_id, count(r.request_key) AS free_replies, coalesce(sum(r.tokens), 0) AS tokens_saved,
-       count(*) - count(r.request_key) AS requests_to_pay
-FROM asked a
-LEFT JOIN stored r ON r.request_key = a.request_key
-GROUP BY a.run_id
-ORDER BY a.run_id;
+SELECT q.run_id, coalesce(max(u.documents), 0) AS documents_to_ask, count(*) - count(q.tokens) AS calls_to_pay,
+       round((count(*) - count(q.tokens)) * avg(q.tokens)) AS tokens_to_pay,
+       round((count(*) - count(q.tokens)) * avg(q.tokens) * max(p.a_token), 4) AS money_to_pay,
+       count(q.tokens) AS free_replies, coalesce(sum(q.tokens), 0) AS tokens_saved
+FROM requests q
+JOIN prices p ON p.run_id = q.run_id
+LEFT JOIN unanswered u ON u.run_id = q.run_id
+GROUP BY q.run_id
+ORDER BY q.run_id;
 
 
 -- name: lineage_of_a_pair
 -- engine: spark
 -- From the best selected pair back to its source file, and to prompt and reply of each pass over its own passage, and on
--- to the table version and MLflow run.
+-- to the table version and MLflow run. To ask of another pair, write WHERE pair_id = '...' in `pair`.
 WITH pair AS (
   SELECT * FROM selected_pairs ORDER BY rank, run_id LIMIT 1
 ), tuned AS (

@@ -223,6 +223,13 @@ def test_no_secret_stands_in_the_bundle():
     assert {field for field in _fields([BUNDLE, JOBS]) if secret.search(field)} == {"secret_scope"}
 
 
+def test_refresh_is_paused_unless_somebody_switches_it_on():
+    """It spends every week, so a deployment alone must not start it."""
+    assert JOBS["equal_refresh"]["schedule"]["pause_status"] == "${var.refresh_pause_status}"
+    assert BUNDLE["variables"]["refresh_pause_status"]["default"] == "PAUSED"
+    assert not any("refresh_pause_status" in target.get("variables", {}) for target in BUNDLE["targets"].values())
+
+
 def test_refresh_gives_each_run_a_name_of_its_own():
     refresh = JOBS["equal_refresh"]
     assert len(refresh["schedule"]["quartz_cron_expression"].split()) == 6

@@ -19,6 +19,7 @@ from corpus import MIN_CHARS, NUM_PLANTED, docstrings, write_corpus
 from equal.config import load
 from equal.errors import PlatformError
 from reference import SPLITS, read_split, write_reference
+from remaining import Remaining
 
 ROOT = Path(__file__).parents[1]
 LONG = "A sentence of a docstring. " * 20
@@ -227,7 +228,25 @@ def test_preflight_asks_for_less_disk_once_both_environments_are_installed(
     assert asked == [False, False, True]
 
 
-def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path, monkeypatch):
+def test_the_time_left_follows_the_pace_of_this_machine():
+    left = Remaining({("equal", "ingest"): 1.0, ("equal", "embed"): 3.0, ("equal", "extract"): 4.0})
+    assert left.minutes == 8.0
+    left.ended(("equal", "quality"), 600.0)  # finished before: what passing over it took counts for nothing
+    assert left.minutes == 8.0
+    left.ended(("equal", "ingest"), 120.0)
+    assert left.minutes == 14.0, "twice the typical time so far"
+    left.ended(("equal", "embed"), 60.0)
+    assert left.minutes == 3.0, "3 minutes for what takes 4"
+    left.ended(("equal", "extract"), 1.0)
+    assert left.minutes == 0.0
+
+
+def test_every_step_of_the_demo_has_a_typical_time():
+    assert set(demo.TYPICAL_MIN) == set(demo.STEPS)
+    assert len(demo.STEPS) == len(demo.TYPICAL_MIN)
+
+
+def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path, monkeypatch, caplog):
     root = tmp_path / "checkout"
     shutil.copytree(Path(demo.ROOT) / "conf", root / "conf")
     monkeypatch.setattr(demo, "ROOT", root)
@@ -244,7 +263,12 @@ def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path,
         return kept
 
     settings = root / "conf" / "demo.yml"
-    assert [begin(60), begin(60), begin(70), begin(70)] == [False, True, False, True]
+    caplog.set_level("INFO")
+    monkeypatch.setattr(demo.log, "propagate", True)
+    assert [begin(60), begin(60)] == [False, True]
+    assert "deleted" not in caplog.text
+    assert [begin(70), begin(70)] == [False, True]
+    assert caplog.text.count("build/demo: deleted and begun anew, as it holds a demo of other size\n") == 1
     settings.write_text(settings.read_text() + "\ndeduplicate:\n  threshold: 0.8\n")
     assert [begin(70), begin(70)] == [False, True]
     monkeypatch.setattr(demo, "CORPUS", {**demo.CORPUS, "new_stage": None})

@@ -13,7 +13,14 @@ from tqdm import tqdm
 
 from equal.core.costs import inference_flops
 from equal.core.items import Item
-from equal.core.metrics import exact_match, has_checkable_answer, mean_and_error, percentile_interval, ratio_and_error
+from equal.core.metrics import (
+    Z90,
+    exact_match,
+    has_checkable_answer,
+    mean_and_error,
+    percentile_interval,
+    ratio_by_item,
+)
 from equal.core.transport import bootstrap, transport_cost
 from equal.history import collect_pairs
 from equal.io.stage import Job
@@ -47,8 +54,8 @@ def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item])
     """
     settings = job.config.evaluate
     likelihoods = answer_nll(scorer, items, batch_size=settings.batch_size)
-    loss, error = ratio_and_error([x.sum_nll for x in likelihoods], [x.num_tokens for x in likelihoods])
-    rows = [_row(job, name, "target_loss", loss, error, len(items))]
+    losses = ratio_by_item([x.sum_nll for x in likelihoods], [x.num_tokens for x in likelihoods])
+    rows = [_mean(job, name, "target_loss", losses.tolist())]
     num_tokens = sum(x.num_read for x in likelihoods)
     checkable = [item for item in items if has_checkable_answer(item.answer)]
     if checkable:
@@ -58,7 +65,7 @@ def judge_model(job: Job, scorer: AnswerModel, name: str, items: Sequence[Item])
         )
         num_tokens += scorer.num_tokens([*questions, *answers])
         hits = [float(exact_match(answer, item.answer)) for answer, item in zip(answers, checkable)]
-        rows.append(_row(job, name, "exact_match", *mean_and_error(hits), len(checkable)))
+        rows.append(_mean(job, name, "exact_match", hits))
     return rows, inference_flops(scorer.num_parameters, num_tokens)
 
 
@@ -122,8 +129,12 @@ def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> tupl
     return {**row, "low": low, "high": high}, (1 + _RESAMPLES) * estimate.flops
 
 
+def _mean(job: Job, model: str, metric: str, values: list[float]) -> Row:
+    return {**_row(job, model, metric, *mean_and_error(values), len(values)), "item_values": values}
+
+
 def _row(job: Job, model: str, metric: str, value: float, error: float | None, num_items: int) -> Row:
-    low, high = (None, None) if error is None else (value - 1.645 * error, value + 1.645 * error)
+    low, high = (None, None) if error is None else (value - Z90 * error, value + Z90 * error)
     return {
         "run_id": job.config.run_name, "benchmark": HELD_OUT, "model": model, "metric": metric, "value": value,
         "stderr": error, "low": low, "high": high, "items": num_items,

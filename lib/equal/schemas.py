@@ -223,6 +223,7 @@ SCHEMAS: dict[str, StructType] = {
         sample=_I,
         estimated_at=_T,
     ),
+    # item_values: one an item, in the order of the file, with the mean `value`: runs are compared item by item
     EVALUATIONS: _struct(
         run_id=_S,
         benchmark=_S,
@@ -236,6 +237,7 @@ SCHEMAS: dict[str, StructType] = {
         mlflow_run_id=_S,
         fingerprint=_S,
         evaluated_at=_T,
+        item_values=ArrayType(_D),
     ),
     # completion marks: a stage is finished for an input when the row with that input_hash is here
     STAGES: _struct(

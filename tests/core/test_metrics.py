@@ -19,7 +19,7 @@ from equal.core.metrics import (
     numbers,
     pass_at_k,
     percentile_interval,
-    ratio_and_error,
+    ratio_by_item,
     type_token_ratio,
 )
 
@@ -124,9 +124,14 @@ def test_mean_and_error_by_hand():
         mean_and_error([])
 
 
+def ratio_and_error(totals, counts) -> tuple[float, float | None]:
+    return mean_and_error(ratio_by_item(totals, counts))
+
+
 def test_ratio_by_hand():
     # 30 / 10; residuals 0, 3, -3; sqrt(18 / 2 / 3) / (10 / 3)
     assert ratio_and_error([6, 12, 12], [2, 3, 5]) == pytest.approx((3.0, math.sqrt(3) / (10 / 3)))
+    assert ratio_by_item([6, 12, 12], [2, 3, 5]) == pytest.approx([3.0, 3.9, 2.1])
     assert ratio_and_error([6], [2]) == (3.0, None)
     for totals, counts in (([], []), ([1.0], [0]), ([1.0, 2.0], [1])):
         with pytest.raises(ValueError, match=r"values|counts"):
@@ -149,6 +154,25 @@ def test_ratio_error_is_the_spread_of_repeated_samples():
 
     drawn = [sample() for _ in range(400)]
     assert np.mean([error for _, error in drawn]) == pytest.approx(np.std([ratio for ratio, _ in drawn]), rel=0.12)
+
+
+def test_the_error_of_a_difference_over_the_same_items_is_the_spread_of_repeated_samples():
+    """Of two models that find the same items hard: their own errors are many times that of the difference."""
+    rng = np.random.default_rng(1)
+
+    def sample() -> tuple[float, float, float]:
+        counts = rng.integers(5, 100, size=60)
+        hard = rng.normal(2.0, 0.5, size=60)
+        one, other = (
+            ratio_by_item(list(counts * (hard + shift + rng.normal(0, 0.05, size=60))), list(counts))
+            for shift in (0.0, 0.1)
+        )
+        return *mean_and_error(other - one), mean_and_error(one)[1]
+
+    gaps, errors, own = np.array([sample() for _ in range(400)]).T
+    assert gaps.mean() == pytest.approx(0.1, abs=0.002)
+    assert errors.mean() == pytest.approx(gaps.std(), rel=0.12)
+    assert own.mean() > 5 * errors.mean()
 
 
 def test_percentile_interval_by_hand():

@@ -18,9 +18,16 @@ QUERIES = {query.name: query for query in read_queries()}
 PLAIN = [name for name, query in QUERIES.items() if not query.spark_only]
 
 
+#: by root and name: several tests look at one answer
+_ANSWERS: dict[tuple[str, str], list[dict[str, object]]] = {}
+
+
 def _answer(history, name: str) -> list[dict[str, object]]:
-    history.register_all()
-    return [row.asDict() for row in history.spark.sql(QUERIES[name].sql).collect()]
+    if (history.root, name) not in _ANSWERS:
+        history.register_all()
+        rows = history.spark.sql(QUERIES[name].sql).collect()
+        _ANSWERS[history.root, name] = [row.asDict() for row in rows]
+    return _ANSWERS[history.root, name]
 
 
 def _write(tables, rows: dict[str, list[dict[str, object]]]) -> None:
@@ -169,13 +176,46 @@ def test_a_reply_that_two_runs_stored_is_saved_once(tables):
     place = {"run_id": "r", "iteration": 1}
     reply = {"request_key": "k", "prompt_tokens": 40, "completion_tokens": 2}
     rows = {
-        "iterations": [place],
-        "extractions": [{**place, "doc_id": "d", "request_keys": ["k", "lost"]}],
+        "iterations": [place | {"prompt_tokens": 40, "completion_tokens": 2, "money": 0.5}],
+        "extractions": [
+            {**place, "doc_id": "d", "request_keys": ["k", "lost", None]},
+            {**place, "doc_id": "e", "request_keys": ["k", "gone"]},
+            {**place, "doc_id": "f", "request_keys": ["k", "gone"]},
+            {**place, "doc_id": "g", "request_keys": ["k"]},
+        ],
         "replies": [reply, reply],
     }
     _write(tables, rows)
-    (row,) = _answer(tables, "cost_of_a_rerun")
-    assert (row["free_replies"], row["tokens_saved"], row["requests_to_pay"]) == (1, 42, 1)
+    assert _answer(tables, "cost_of_a_rerun") == [{
+        "run_id": "r", "documents_to_ask": 3, "calls_to_pay": 2, "tokens_to_pay": 84, "money_to_pay": 1.0,
+        "free_replies": 1, "tokens_saved": 42,
+    }]  # fmt: skip
+
+
+def test_the_documents_of_the_newest_prompt_are_named_with_their_last_outcome(tables):
+    """d was drafted by the newest version, mended by another; e was read by the one before; f was not committed."""
+    place = {"run_id": "r", "iteration": 1, "prompt_version": "new", "final": True, "num_pairs": 1, "pass": "extract"}
+    at = dt.datetime(2026, 11, 20, tzinfo=dt.timezone.utc)
+    rows = {
+        "documents": [{"doc_id": d, "source_file": f"{d}.jsonl", "source_id": d} for d in "defw"],
+        "replies": [
+            {"request_key": version, "prompt_version": version, "received_at": at + dt.timedelta(hours=hour)}
+            for hour, version in enumerate(("old", "mend", "new"))
+        ],
+        "iterations": [{"run_id": "r", "iteration": 1}],
+        "extractions": [
+            {**place, "doc_id": "d", "final": False, "status": "proposed"},
+            {**place, "doc_id": "d", "pass": "refine", "prompt_version": "mend", "status": "accepted"},
+            {**place, "doc_id": "e", "prompt_version": "old", "status": "accepted"},
+            {**place, "doc_id": "f", "iteration": 2, "status": "accepted"},
+            {**place, "doc_id": "w", "run_id": "warm_up-1f2e", "status": "void", "num_pairs": 0},
+        ],
+    }
+    _write(tables, rows)
+    assert [tuple(row.values()) for row in _answer(tables, "documents_of_a_prompt_version")] == [
+        ("new", "d", "d.jsonl", "d", "r", 1, "accepted", 1),
+        ("new", "w", "w.jsonl", "w", "warm_up-1f2e", 1, "void", 0),
+    ]
 
 
 def test_two_runs_compared_puts_the_measured_values_beside_the_spend(history):
@@ -190,8 +230,9 @@ def test_a_rerun_pays_only_for_what_never_came(history):
         committed = history.read("iterations").select("run_id", "iteration")
         read = history.read("extractions").join(committed, ["run_id", "iteration"])
         statuses = [r.status for r in read.where(f"run_id = '{row['run_id']}'").collect()]
-        assert row["requests_to_pay"] == statuses.count("failed") > 0
-        assert row["free_replies"] == len(statuses) - row["requests_to_pay"]
+        assert row["documents_to_ask"] == row["calls_to_pay"] == statuses.count("failed") > 0
+        assert row["tokens_to_pay"] == 625 * row["calls_to_pay"]
+        assert row["free_replies"] == len(statuses) - row["calls_to_pay"]
         assert row["tokens_saved"] == 625 * row["free_replies"]
 
 

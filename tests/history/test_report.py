@@ -131,6 +131,7 @@ def test_the_headline_holds_the_numbers(page):
     for shown in ("0.2100", "0.1900 to 0.2300", "0.3900", "2.410", "2.520", "2.710", "19,200", "12%", "5.0%"):
         assert shown in head
     assert "closer to the target" in head
+    assert "EQUAL’s is the lower by 0.110 (item by item, 90% interval 0.084 to 0.136)" in head
 
 
 def test_the_budgets_that_are_compared_are_those_of_the_tables(page):
@@ -217,20 +218,37 @@ def test_the_verdict_on_the_distance_is_what_the_intervals_say(equal, random, sa
     assert said in report.verdict({"equal": equal, "random": random}, losses)[0]
 
 
+def _judged(*values: float) -> dict[str, object]:
+    return {"value": sum(values) / len(values), "item_values": list(values)}
+
+
 @pytest.mark.parametrize(
     ("equal", "random", "said"),
     [
-        (2.4, 2.6, "EQUAL’s is the lower by 0.200."),
-        (2.6, 2.4, "EQUAL’s is the higher by 0.200."),
-        (2.5, 2.52, "EQUAL’s is the lower by 0.020, which is less than one standard error"),
-        (3.0, 3.0, "EQUAL’s equals it"),
+        # an easy and a hard item; differences -0.2 and -0.24, or 0.2 and 0.24: 0.22, standard error 0.02
+        (_judged(1.0, 4.0), _judged(1.2, 4.24), "the lower by 0.220 (item by item, 90% interval 0.187 to 0.253)"),
+        (_judged(1.2, 4.24), _judged(1.0, 4.0), "the higher by 0.220 (item by item, 90% interval 0.187 to 0.253)"),
+        # differences -0.3 and 0.1: 0.1, standard error 0.2
+        (_judged(1.0, 4.1), _judged(1.3, 4.0), "lower by 0.100 (item by item, 90% interval −0.229 to 0.429), so"),
+        (_judged(1.0, 4.0), _judged(1.0, 4.0), "EQUAL’s equals it"),
+        (_judged(2.0), _judged(3.0), "EQUAL’s is the lower by 1.000 on a single item"),
+        (_judged(1.0, 4.0), _judged(3.0), "they were judged on 2 and 1 items, so nothing follows"),
     ],
 )
-def test_the_verdict_on_the_loss_hides_nothing(equal, random, said):
-    losses = {name: {"value": v, "stderr": 0.05} for name, v in (("base", 2.7), ("equal", equal), ("random", random))}
+def test_the_verdict_on_the_loss_compares_item_by_item(equal, random, said):
+    losses = {"base": {"value": 2.7}, "equal": equal, "random": random}
     text = report.verdict({"equal": None, "random": None}, losses)[1]
     assert said in text
-    assert f"from 2.700 to {equal:.3f}" in text
+    assert ("not clearly apart" in text) == ("−" in said)
+    assert f"from 2.700 to {equal['value']:.3f} nats per answer token, on random’s to {random['value']:.3f}; " in text
+
+
+@given(st.integers(2, 12), st.integers(0, 10_000))
+def test_the_verdict_on_the_loss_does_not_ask_how_hard_the_items_are(n, seed):
+    rng = np.random.default_rng(seed)
+    hard, equal, random = rng.normal(scale=(9.0, 1.0, 1.0), size=(n, 3)).T
+    plain, harder = (report._loss_gap(list(equal + more), list(random + more)) for more in (0.0, hard))
+    assert plain == harder
 
 
 @given(st.integers(2, 30), st.integers(0, 10_000))

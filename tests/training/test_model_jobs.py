@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from equal.config import RunConfig, load
-from equal.core.metrics import exact_match, ratio_and_error
+from equal.core.metrics import exact_match, mean_and_error, ratio_by_item
 from equal.errors import BudgetError, InputError
 from equal.io.marks import Marks
 from equal.io.references import read_items
@@ -182,9 +182,12 @@ def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, stor
     assert {model for model, _ in rows} == {"base", "tuned", "pairs", "pairs:1", "pairs:2"}
     items = read_items(config.reference.held_out, "reference.held_out")[:5]
     expected = answer_nll(load_answer_model(tiny_model), items, batch_size=8)
-    value, error = ratio_and_error([x.sum_nll for x in expected], [x.num_tokens for x in expected])
+    values = ratio_by_item([x.sum_nll for x in expected], [x.num_tokens for x in expected])
+    value, error = mean_and_error(values)
     base = rows["base", "target_loss"]
     assert (base.value, base.stderr, base.items) == (pytest.approx(value), pytest.approx(error), 5)
+    assert base.item_values == pytest.approx(values)
+    assert base.value == pytest.approx(sum(x.sum_nll for x in expected) / sum(x.num_tokens for x in expected))
     assert rows["tuned", "target_loss"].value != base.value
     answers = generate_answers(
         load_answer_model(tiny_model), [item.question for item in items], max_new_tokens=4, batch_size=8
@@ -206,6 +209,7 @@ def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, stor
     for metric in ("target_loss", "exact_match"):
         first, second = rows["base", metric], again["base", metric]
         assert (second.value, second.items, second.evaluated_at) == (first.value, first.items, first.evaluated_at)
+        assert second.item_values == first.item_values
         assert again["tuned", metric].evaluated_at > rows["tuned", metric].evaluated_at
 
 

@@ -10,6 +10,8 @@ from fractions import Fraction
 
 import numpy as np
 
+#: standard errors on either side of a mean that hold the true one with 90 % probability
+Z90 = 1.645
 #: answers of at most this many words are compared as a whole
 _SHORT_WORDS = 3
 #: MTLD's type-token ratio at which a factor is complete (McCarthy and Jarvis 2010)
@@ -69,10 +71,14 @@ def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float |
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
 
 
-def ratio_and_error(totals: Sequence[float], counts: Sequence[int]) -> tuple[float, float | None]:
-    """sum(totals) / sum(counts), such as negative log-likelihood per token, and its standard error over items.
+def ratio_by_item(totals: Sequence[float], counts: Sequence[int]) -> np.ndarray:
+    """What each item stands for in sum(totals) / sum(counts), such as negative log-likelihood per token.
 
-    The error is the linearised one of a ratio of sums, for items of different length. None for a single item.
+    Their mean is the ratio, and the standard error of that mean the linearised one of a ratio of sums, for items of
+    different length. So two ratios over the same items are compared by `mean_and_error` of their difference.
+
+    >>> ratio_by_item([6, 12], [2, 4]).tolist()
+    [3.0, 3.0]
 
     Raises:
         ValueError: there is no item, the lengths differ, or the counts add up to 0.
@@ -80,11 +86,8 @@ def ratio_and_error(totals: Sequence[float], counts: Sequence[int]) -> tuple[flo
     top, bottom = _array(totals), _array(counts)
     if len(top) != len(bottom) or bottom.sum() <= 0:
         raise ValueError(f"counts: {len(bottom)} adding up to {bottom.sum():g}, expected {len(top)} above 0")
-    ratio = float(top.sum() / bottom.sum())
-    if len(top) == 1:
-        return ratio, None
-    spread = np.sum((top - ratio * bottom) ** 2) / (len(top) - 1)
-    return ratio, float(math.sqrt(spread / len(top)) / bottom.mean())
+    ratio = top.sum() / bottom.sum()
+    return ratio + (top - ratio * bottom) / bottom.mean()
 
 
 def percentile_interval(values: Sequence[float] | np.ndarray, coverage: float = 0.95) -> tuple[float, float]:

@@ -7,10 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from equal.core.metrics import Z90, mean_and_error
 from equal.io import evidence, figures
 from equal.io.summary import by_model, evaluations, spend, summarise
 from equal.io.tables import Tables
@@ -69,7 +71,7 @@ def verdict(distance: dict[str, Any], target_loss: dict[str, Any]) -> list[str]:
 
     Args:
         distance: equal, random -> value, low, high, or None.
-        target_loss: base, equal, random -> value, stderr, or None.
+        target_loss: base, equal, random -> value, item_values, or None.
     """
     return [_distance_verdict(distance), _loss_verdict(target_loss)]
 
@@ -97,12 +99,23 @@ def _loss_verdict(losses: dict[str, Any]) -> str:
     )
     if random is None:
         return f"{text}."
-    gap = equal["value"] - random["value"]
-    compared = "is the lower" if gap < 0 else "is the higher" if gap > 0 else "equals it"
-    noise = max(equal["stderr"] or 0.0, random["stderr"] or 0.0)
-    doubt = ", which is less than one standard error over the items" if abs(gap) < noise else ""
-    by = f" by {number(abs(gap))}" if gap else ""
-    return f"{text}, on random’s to {number(random['value'])}; EQUAL’s {compared}{by}{doubt}."
+    text = f"{text}, on random’s to {number(random['value'])}"
+    return f"{text}; {_loss_gap(equal['item_values'], random['item_values'])}."
+
+
+def _loss_gap(equal: list[float], random: list[float]) -> str:
+    """Which is lower. Item by item, as what makes an item hard for both models says nothing about their difference."""
+    if len(equal) != len(random):
+        return f"they were judged on {len(equal)} and {len(random)} items, so nothing follows from the two"
+    gap, error = mean_and_error(np.subtract(equal, random))
+    if gap == 0:
+        return "EQUAL’s equals it"
+    said = f"EQUAL’s is the {'lower' if gap < 0 else 'higher'} by {number(abs(gap))}"
+    if error is None:
+        return f"{said} on a single item"
+    low, high = abs(gap) - Z90 * error, abs(gap) + Z90 * error
+    doubt = ", so the two are not clearly apart" if low <= 0 else ""
+    return f"{said} (item by item, 90% interval {number(low)} to {number(high)}){doubt}"
 
 
 def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[str, Any]:
