@@ -3,17 +3,18 @@
 The job `extract` on local Spark and Delta: 1,000 arms, 50 of them with 10 documents each an iteration, against a
 server on the loopback interface that answers 100 documents a second (benchmarks/loopback.py), with iterations one
 after the other and with two at a time. `share` is that of the seconds which the server would not have needed for these
-documents, from one commit to another in the middle of the run; `whole` is from its first second to its last, where
-nothing is under way beside what begins and ends. A short run before the two warms the session up.
+documents, by the slope of documents over time at the commits in the middle of the run; `whole` is from its first
+second to its last, where nothing is under way beside what begins and ends. A short run before the two warms up.
 
 By part, what an iteration takes in seconds; those of a pipelined run pass beside each other:
 
     choose     the next arms
     read       until what the documents gave is known, of which
-      prepare    to the first request: Spark finds the documents, cuts passages, looks up replies
+      prepare    to the first request: Spark finds the documents, cuts passages, waits for its turn, looks up replies
       wait       from there to the last reply; `embed`, the encoder's own seconds, mostly passes meanwhile
       finish     from there on: the last embeddings, rows written and read back
     reward     the transport cost of the arms
+    keep       pairs and replies to their tables
     commit     rows of the arms and the commit mark
 
 Documents are short and give one short pair, none like another, whose embedding is the real encoder's, on the same
@@ -161,7 +162,7 @@ def timed(seconds: Counter[str], folder: Path) -> Iterator[dict[int, tuple[float
         return Noted(make_client(reading, iteration, at_once), str(folder / f"asked-{iteration}"))
 
     parts = {"choose": (loop, "next_flight"), "reward": (Extraction, "score"), "read": (Extraction, "read")}
-    parts["commit"] = run, "record_iteration"
+    parts |= {"keep": (Extraction, "keep"), "commit": (run, "record_iteration")}
     with ExitStack() as stack:
         for name, (owner, attribute) in parts.items():
             stack.enter_context(mock.patch.object(owner, attribute, watched(name, getattr(owner, attribute))))
@@ -200,17 +201,17 @@ def measure(config: RunConfig, folder: Path, depth: int, iterations: int) -> dic
     made = tables.read(ITERATIONS).orderBy("iteration").collect()
     statuses = tables.read(EXTRACTIONS).where(F.col("final")).groupBy("status").count().collect()
 
-    def share(documents: int, took: float) -> float:
-        return round(1 - documents / DOCS_A_SECOND / took, 4)
+    def share(rate: float) -> float:
+        return round(1 - rate / DOCS_A_SECOND, 4)
 
     middle = made[min(ENDS, len(made) // 2 - 1) : max(len(made) - ENDS, len(made) // 2 + 1)]
-    documents = middle[-1].total_documents - middle[0].total_documents
-    steady = (middle[-1].finished_at - middle[0].finished_at).total_seconds()
-    order = ("choose", "read", "prepare", "wait", "embed", "finish", "reward", "commit")
+    ended = [(row.finished_at - made[0].started_at).total_seconds() for row in middle]
+    documents_per_s = float(np.polyfit(ended, [row.total_documents for row in middle], 1)[0])
+    order = ("choose", "read", "prepare", "wait", "embed", "finish", "reward", "keep", "commit")
     return {
-        "share": share(documents, steady),
-        "whole": share(made[-1].total_documents, (made[-1].finished_at - made[0].started_at).total_seconds()),
-        "documents_per_s": round(documents / steady, 1),
+        "share": share(documents_per_s),
+        "whole": share(made[-1].total_documents / (made[-1].finished_at - made[0].started_at).total_seconds()),
+        "documents_per_s": round(documents_per_s, 1),
         "documents_an_iteration": made[-1].total_documents / len(made),
         "seconds_an_iteration": {part: round(float(seconds[part]) / len(made), 3) for part in order},
         "iterations": len(made),
