@@ -1,7 +1,8 @@
 """A chat server that costs next to nothing: every request takes the same time, a fixed number are worked on at once.
 
-One asyncio protocol in a process of its own, so that a client is measured and not the server; keep-alive, no chunks.
-`serve()` starts it, run as a script it is it.
+What it asks about is named by a number that is made of the request, so that no two documents give the same pair: a
+client that remembers texts is no faster. One asyncio protocol in a process of its own, so that a client is measured
+and not the server; keep-alive, no chunks. `serve()` starts it, run as a script it is it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import asyncio
 import json
 import subprocess
 import sys
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _PAIRS = [
     {
-        "question": f"What is said about sentence number {n} of it?",
+        "question": f"What is said about sentence number {n} of page @@@@@@?",
         "answer": f"Sentence {n} of the passage speaks of tin.",
     }
     for n in range(3)
 ]
+#: in place of the number, which has as many digits
+_NUMBER = b"@@@@@@"
 _MODELS = json.dumps({"data": [{"id": "loopback", "max_model_len": 8192}]}).encode()
 
 
@@ -39,20 +43,20 @@ class _Slots:
             "usage": {"prompt_tokens": 900, "completion_tokens": 90},
         }
         self.reply = _response(json.dumps(reply).encode())
-        self.waiting: deque[_Connection] = deque()
+        self.waiting: deque[tuple[_Connection, bytes]] = deque()
 
-    def take(self, connection: _Connection) -> None:
+    def take(self, connection: _Connection, body: bytes) -> None:
         if not self.free:
-            self.waiting.append(connection)
+            self.waiting.append((connection, body))
             return
         self.free -= 1
-        asyncio.get_running_loop().call_later(self.latency_s, self._done, connection)
+        asyncio.get_running_loop().call_later(self.latency_s, self._done, connection, body)
 
-    def _done(self, connection: _Connection) -> None:
-        connection.transport.write(self.reply)
+    def _done(self, connection: _Connection, body: bytes) -> None:
+        connection.transport.write(self.reply.replace(_NUMBER, b"%06d" % (zlib.crc32(body) % 10**6)))
         self.free += 1
         if self.waiting:
-            self.take(self.waiting.popleft())
+            self.take(*self.waiting.popleft())
 
 
 class _Connection(asyncio.Protocol):
@@ -76,7 +80,7 @@ class _Connection(asyncio.Protocol):
         if head.startswith(b"GET"):
             self.transport.write(_response(_MODELS))
         else:
-            self.slots.take(self)
+            self.slots.take(self, body)
 
 
 async def _serve(latency_s: float, slots: int, pairs: int) -> None:

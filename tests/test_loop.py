@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equal.core.allowance import Amount
 from equal.loop import run_bandit
-from equal.state import Limits, State
+from equal.state import Limits, Pairs, State
 from loop_world import POLICY, World
 
 
@@ -125,6 +126,23 @@ def test_warm_started_arms_that_cannot_win_are_never_swept():
     swept.run(policy=replace(policy, warm_up_documents=0), documents=32)
     assert {arm: sum(doc.endswith(f"-{arm}") for doc in warm.read) for arm in range(4)} == {0: 12, 1: 12, 2: 1, 3: 1}
     assert {int(doc.split("-")[1]) for doc in swept.read} == set(range(10))
+
+
+@given(
+    mine=st.lists(st.tuples(st.text("ab", max_size=3), st.integers(0, 9)), max_size=8),
+    more=st.lists(st.tuples(st.text("ab", max_size=3), st.integers(0, 9)), max_size=8),
+)
+def test_a_union_is_both_in_order_of_pair_id_with_every_column_in_step(mine, more):
+    def pairs(rows):
+        rows = sorted(rows, key=lambda row: row[0])
+        ids, numbers = np.array([row[0] for row in rows], object), np.array([row[1] for row in rows], int)
+        return Pairs(ids, numbers, np.array([f"d{n}" for n in numbers], object), np.stack([numbers] * 2, axis=1) * 1.0)
+
+    both = pairs(mine).union(pairs(more))
+    expected = sorted(sorted(mine, key=lambda row: row[0]) + sorted(more, key=lambda row: row[0]), key=lambda r: r[0])
+    assert list(zip(both.pair_ids.tolist(), both.arm_ids.tolist())) == expected
+    assert both.doc_ids.tolist() == [f"d{n}" for _, n in expected]
+    assert both.embeddings.tolist() == [[n, n] for _, n in expected]
 
 
 @settings(max_examples=40, deadline=None)

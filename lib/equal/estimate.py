@@ -74,6 +74,7 @@ def _sample(job: Job, documents: DataFrame, count: int) -> dict[str, list[float]
             first = first_documents(documents, key=hash_order(job.config.seed), start=0, stop=count)
             share, started = reading.limits.left(Spent()).share(count), datetime.now(timezone.utc)
             paid = reading.read(0, first.select(DOC_ID, F.lit(None).cast("int").alias("arm_id")), share)
+            reading.keep(0)
             _enter(job, paid, started)
         log.info(
             "estimate: asked about %d documents, %d calls, %s tokens; the warm-up will not ask about them again",

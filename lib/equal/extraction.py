@@ -1,17 +1,21 @@
 """One extraction over Spark, as the warm-up and the bandit both need it: ask, write, read back, score.
 
-documents -> passages -> one Spark job: ask, parse, check, embed -> extractions -> qa_pairs -> driver
+documents -> passages -> one Spark job: ask, parse, check, embed -> extractions -> driver; kept: qa_pairs, replies
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.config import Budget
 from equal.core.allowance import Allowance, Amount
 from equal.core.chat import NOT_SENT
 from equal.core.contamination import BenchmarkIndex
@@ -19,7 +23,7 @@ from equal.core.costs import money
 from equal.core.qa import Prompt, fewest_tokens, usual_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
-from equal.history import collect_pairs, discard_uncommitted
+from equal.history import discard_uncommitted, in_order
 from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import load_judges, read_items, read_judges, read_spared
@@ -27,7 +31,8 @@ from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
-from equal.schemas import DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
+from equal.io.turns import Turns
+from equal.schemas import ARM_ID, DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.state import Extracted, Limits, Pairs, Scored
 from equal.training.encoder import EncoderFactory
 from equal.transforms.extract import extract_pairs, qa_pairs_of
@@ -35,6 +40,13 @@ from equal.transforms.passages import passages
 
 #: outcomes that are the endpoint's, not the document's
 UNSERVED = ("failed", "context_too_short")
+#: what of the rows of an iteration adds up
+_SUMMED = (
+    *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
+    *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
+)
+#: in place of the arm of a document that was read before there were arms
+_NO_ARM = -1
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,13 @@ class Extraction:
         job: configuration, session and tables.
         run_id: under which rows are written.
         encoder_dir: the encoder for quotes and for pair embeddings.
+        turns: of iterations that are read beside each other.
     """
 
     job: Job
     run_id: str
     encoder_dir: str
+    turns: Turns = field(default_factory=Turns)
 
     @cached_property
     def make_encoder(self) -> EncoderFactory:
@@ -101,20 +115,18 @@ class Extraction:
         check_servers(endpoint, key, min_context=needed)
         return key
 
-    def make_client(self, iteration: int) -> PayingClientFactory:
+    def make_client(self, iteration: int, at_once: int = 1) -> PayingClientFactory:
         """What makes the clients of an iteration's tasks."""
-        tasks = self.tasks * self.job.config.bandit.pipeline_depth
+        tasks = self.tasks(at_once) * at_once
         return client_factory(self.job.config.endpoint, self.key, self.spool(iteration), tasks=tasks)
 
-    @property
-    def tasks(self) -> int:
-        """Tasks of an extraction: as many as run at once; requests in flight are shared out, one at least to each.
+    def tasks(self, at_once: int = 1) -> int:
+        """Tasks of an iteration: as many as run at once; requests in flight are shared out, one at least to each.
 
         Where two iterations run at once, each leaves half of the cores to the other, which must be written and scored.
         """
-        config, depth = self.job.config, self.job.config.bandit.pipeline_depth
-        slots = self.job.spark.sparkContext.defaultParallelism
-        return max(1, min(slots, config.spark.partitions, config.endpoint.in_flight) // depth)
+        config, slots = self.job.config, self.job.spark.sparkContext.defaultParallelism
+        return max(1, min(slots, config.spark.partitions, config.endpoint.in_flight) // at_once)
 
     @property
     def limits(self) -> Limits:
@@ -136,15 +148,17 @@ class Extraction:
         discard_uncommitted(self.job.tables, self.run_id, first_iteration)
 
     def read(
-        self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None
-    ) -> Extracted:
-        """Extract from documents and append their `extractions` and `qa_pairs` rows.
+        self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None,
+        *, at_once: int = 1,
+    ) -> Extracted:  # fmt: skip
+        """Extract from documents and append their `extractions` rows; `keep` is to follow.
 
         Args:
             iteration: under which the rows stand; call `recover` before the first.
             documents: doc_id, arm_id.
             allowance: of each of them.
             max_failed_share: in place of endpoint.max_failed_share.
+            at_once: iterations that may be read beside each other, and so share cores and requests in flight.
 
         Raises:
             EndpointError: more than that share of the documents failed; replies are kept.
@@ -152,8 +166,9 @@ class Extraction:
         job, settings = self.job, self.job.config.extraction
         # a few hundred ids travel to the texts, not a million texts to the ids
         with_text = job.tables.read(DOCUMENTS).select(DOC_ID, "text").join(F.broadcast(documents), DOC_ID)
+        cut = passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages).persist()
         rows = extract_pairs(
-            passages(with_text, passage_chars=settings.passage_chars, max_passages=settings.max_passages),
+            cut,
             job.tables.read(REPLIES),
             extract_prompt=self.prompts[0],
             refine_prompt=self.prompts[1],
@@ -162,75 +177,59 @@ class Extraction:
             max_tokens=settings.max_tokens,
             min_answer_similarity=settings.min_answer_similarity,
             min_grounded_share=settings.min_grounded_share,
-            make_client=self.make_client(iteration),
+            make_client=self.make_client(iteration, at_once),
             make_encoder=self.make_encoder,
             index=self.index,
             run_id=self.run_id,
             iteration=iteration,
-            num_partitions=self.tasks,
+            num_partitions=self.tasks(at_once),
             allowance=allowance,
             refine_model=job.config.endpoint.refine_model,
         )
-        job.tables.append(EXTRACTIONS, rows)
-        written = job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}").persist()
         try:
-            extracted = self._totals(written, collect_pairs(qa_pairs_of(written)))
-            self._require_served(extracted, written, max_failed_share)
-            side_by_side(
-                lambda: job.tables.append(QA_PAIRS, qa_pairs_of(written)),
-                lambda: self.spool(iteration).fold(job.tables),
-            )
+            with self.turns.asking(iteration, cut.count(), self.spool(iteration).count):
+                job.tables.append(EXTRACTIONS, rows)
         finally:
-            written.unpersist()
+            cut.unpersist()
+        found = _collected(self._written(iteration))
+        extracted = extracted_of(found, job.config.budget)
+        self._require_served(extracted, found, max_failed_share)
         return extracted
 
-    def _totals(self, written: DataFrame, pairs: Pairs) -> Extracted:
-        final = written.where("final").groupBy("arm_id", "status").agg(F.count("*").alias("documents")).collect()
-        names = [
-            *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
-            *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
-        ]
-        largest = [F.coalesce(F.max(name), F.lit(0)).alias(name) for name in ("needed_tokens", "needed_money")]
-        sums = (
-            written.agg(*[F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in names], *largest).first().asDict()
-        )
-        need = Amount(sums.pop("needed_tokens"), float(sums.pop("needed_money")))
-        documents: dict[int, int] = {}
-        outcomes: dict[str, int] = {}
-        for row in final:
-            documents[row.arm_id] = documents.get(row.arm_id, 0) + row.documents
-            outcomes[row.status] = outcomes.get(row.status, 0) + row.documents
-        budget = self.job.config.budget
-        prices = budget.prompt_price, budget.completion_price
-        return Extracted(
-            documents,
-            pairs,
-            outcomes,
-            **sums,
-            money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
-            paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
-            need=need,
+    def keep(self, iteration: int) -> None:
+        """Put the pairs and the replies of what was read into their tables; its commit mark comes after it."""
+        tables = self.job.tables
+        side_by_side(
+            lambda: tables.append(QA_PAIRS, qa_pairs_of(self._written(iteration))),
+            lambda: self.spool(iteration).fold(tables),
         )
 
-    def _require_served(self, extracted: Extracted, written: DataFrame, max_failed_share: float | None) -> None:
+    def _written(self, iteration: int) -> DataFrame:
+        return self.job.tables.read(EXTRACTIONS).where(f"run_id = '{self.run_id}' AND iteration = {iteration}")
+
+    def _require_served(
+        self, extracted: Extracted, found: Sequence[Mapping[str, Any]], max_failed_share: float | None
+    ) -> None:
         """Stop a run whose endpoint fails, instead of spending its documents on nothing.
 
         Where something was not sent at all, the iteration is not whole, however small the share: it is read again.
         """
         kept = "Replies that came are kept: "
+
+        def example(*statuses: str) -> str:
+            return next((str(row["error"]) for row in found if row["status"] in statuses), "unknown")
+
         if unsent := extracted.outcomes.get(NOT_SENT, 0):
-            example = written.where(F.col("status") == NOT_SENT).select("error").first()
             raise EndpointError(
                 f"endpoint: {unsent} documents of this iteration could not be asked about; "
-                f"{example[0] if example else 'unknown'}. {kept}mend the endpoint and run again"
+                f"{example(NOT_SENT)}. {kept}mend the endpoint and run again"
             )
         failed, total = sum(extracted.outcomes.get(s, 0) for s in UNSERVED), sum(extracted.outcomes.values())
         allowed = self.job.config.endpoint.max_failed_share if max_failed_share is None else max_failed_share
         if total and failed / total > allowed:
-            example = written.where(F.col("status").isin(*UNSERVED)).select("error").first()
             raise EndpointError(
                 f"endpoint: {failed} of {total} documents of this iteration failed, above "
-                f"endpoint.max_failed_share={allowed:g}; last error: {example[0] if example else 'unknown'}. "
+                f"endpoint.max_failed_share={allowed:g}; last error: {example(*UNSERVED)}. "
                 f"{kept}mend the endpoint (or lower extraction.passage_chars if its context is "
                 "too short) and run again"
             )
@@ -249,3 +248,32 @@ class Extraction:
             seed=self.job.config.seed,
         )
         return Scored(estimate, error)
+
+
+def _collected(written: DataFrame) -> list[dict[str, Any]]:
+    """EXTRACTIONS rows on the driver, in one Spark job: one an accepted pair, one of what has none; the first is 0."""
+    null = {ARM_ID: _NO_ARM, "error": "unknown", "needed_tokens": 0, "needed_money": 0.0}
+    columns = [DOC_ID, "final", "status", *_SUMMED, *null]
+    accepted = F.filter("pairs", lambda pair: pair["accepted"])
+    each = written.select(*columns, F.posexplode_outer(accepted).alias("place", "pair"))
+    each = each.fillna({**null, "place": 0}).select(*columns, "place", "pair.pair_id", "pair.embedding")
+    rows: list[dict[str, Any]] = each.toPandas().to_dict("records")
+    return rows
+
+
+def extracted_of(found: Sequence[Mapping[str, Any]], budget: Budget) -> Extracted:
+    """What an iteration brought, of its rows as `_collected` returns them."""
+    rows = [row for row in found if row["place"] == 0]
+    final = [row for row in rows if row["final"]]
+    sums = {name: sum(row[name] for row in rows) for name in _SUMMED}
+    tokens, money_needed = (max((row[f"needed_{name}"] for row in rows), default=0) for name in ("tokens", "money"))
+    prices = budget.prompt_price, budget.completion_price
+    return Extracted(
+        dict(Counter(row[ARM_ID] for row in final)),
+        in_order([row for row in found if row["pair_id"] is not None]),
+        dict(Counter(row["status"] for row in final)),
+        **sums,
+        money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
+        paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
+        need=Amount(int(tokens), float(money_needed)),
+    )

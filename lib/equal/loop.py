@@ -4,9 +4,9 @@
 
 With `pipeline_depth` 2 the next iteration is chosen and extracted while the last one still is, or is being recorded:
 
-    extract 1  | score, record 1
-    extract 2 .............. | score, record 2
-               choose 3 by 1 | extract 3 ......
+    extract 1 | score 1 | record 1
+    extract 2 ...................... | score 2 | record 2
+                        | extract 3, chosen by 1 ...
 
 No budget is exceeded: an iteration reads as many documents as what is left covers by their worst case, as far as
 earlier documents show it, and none of them takes more than an equal share of what is left.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -45,7 +45,8 @@ def run_bandit(
         extract: (iteration, pulls, what each document may take) -> what the documents gave; the only step that costs
             money. With a pipeline_depth of 2 it is called in another thread.
         score: pairs of one arm -> transport estimate against the reference.
-        record: commits an iteration; called last, once for each, in order.
+        record: commits an iteration; called once for each, in order, one at a time, in another thread. With a
+            pipeline_depth of 2 the next one begins before it has ended. If it fails nothing after it is recorded.
         ahead: of a run that is resumed with a pipeline_depth of 2: what the iteration after the last committed one was
             chosen by, which is not what the last one brought. None where the last one was waited for.
 
@@ -54,7 +55,8 @@ def run_bandit(
     """
     depth = policy.pipeline_depth
     flying: deque[tuple[Flight, Future[Extracted]]] = deque()
-    with ThreadPoolExecutor(depth) as pool:
+    recording: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(depth) as pool, ThreadPoolExecutor(1) as recorder:
 
         def start(flight: Flight | None) -> bool:
             if flight is not None:
@@ -71,10 +73,20 @@ def run_bandit(
                 if waits or not start(next_flight(state.ahead(flights), policy, limits, under_way=len(flights))):
                     break
             if not flying:
+                _wait(recording, 0)
                 return state, stop_reason(state, policy, limits)
             flight, extracting = flying.popleft()
             extracted = extracting.result()
-            state = commit(state, flight, extracted, policy, limits, score, record, last=not flying)
+            _wait(recording, 0)  # before the next is handed over: behind one that failed nothing is recorded
+            state, iteration = settle(state, flight, extracted, policy, limits, score, last=not flying)
+            recording.append(recorder.submit(record, iteration))
+            _wait(recording, depth - 1)
+
+
+def _wait(recording: deque[Future[None]], left: int) -> None:
+    """Until so many records, or fewer, are left to be written; the failure of one that was is raised."""
+    while len(recording) > left:
+        recording.popleft().result()
 
 
 def next_flight(state: State, policy: Policy, limits: Limits, *, under_way: int) -> Flight | None:
@@ -143,6 +155,11 @@ def warming_up(state: State, policy: Policy) -> bool:
     return state.spent.documents < policy.warm_up_documents
 
 
+def of_warm_up(pulls: Sequence[Pull], policy: Policy) -> bool:
+    """Whether an iteration reads warm-up documents, so that no other is under way beside it."""
+    return pulls[0].arm_id is None and pulls[0].start < policy.warm_up_documents
+
+
 def _in_order(state: State, wanted: int, left: int | None) -> list[tuple[Pull, float]]:
     count = wanted if left is None else min(wanted, left)
     start = state.spent.documents
@@ -153,18 +170,21 @@ def _count(chosen: list[tuple[Pull, float]]) -> int:
     return sum(pull.stop - pull.start for pull, _ in chosen)
 
 
-def commit(
-    state: State, flight: Flight, extracted: Extracted, policy: Policy, limits: Limits, score: Score, record: Record,
+def settle(
+    state: State, flight: Flight, extracted: Extracted, policy: Policy, limits: Limits, score: Score,
     *, last: bool = True,
-) -> State:  # fmt: skip
-    """Lines 6 to 11: the reward of an arm that was touched is that of the union of its pairs; then it is recorded.
+) -> tuple[State, Iteration]:  # fmt: skip
+    """Lines 6 to 11: the reward of an arm that was touched is that of the union of its pairs.
 
     Args:
         state: after the iteration before.
         flight: the iteration.
         extracted: what it brought.
-        policy: as of `run_bandit`, likewise limits, score and record.
+        policy: as of `run_bandit`, likewise limits and score.
         last: no other iteration is under way, so that it can be the one that stops the run.
+
+    Returns:
+        The state after it, and what is to be recorded.
     """
     pairs = state.pairs.union(extracted.pairs)
     touched: dict[int, ArmState] = {}
@@ -185,13 +205,10 @@ def commit(
     spent, need = state.spent.after(extracted), state.need.or_more(extracted.need)
     after = State({**state.arms, **touched}, pairs, spent, flight.number + 1, need)
     reason = stop_reason(after, policy, limits) if last else ""
-    record(
-        Iteration(
-            flight.number, flight.warm_up, flight.reserved, touched, flight.scores, converged, extracted, spent,
-            reason, flops,
-        )
+    return after, Iteration(
+        flight.number, flight.warm_up, flight.reserved, touched, flight.scores, converged, extracted, spent, reason,
+        flops,
     )  # fmt: skip
-    return after
 
 
 def _rewarded(arm: ArmState, num_pairs: int, scored: Scored | None) -> ArmState:

@@ -19,10 +19,10 @@ from equal.history import record_iteration, settle_retries
 from equal.io.progress import reading_progress
 from equal.io.stage import Job, Outcome
 from equal.io.summary import committed
-from equal.loop import commit, warming_up
+from equal.loop import settle, warming_up
 from equal.run import Opened, flops_of, open_run, run_to_budget
 from equal.schemas import DOC_ID, EXTRACTIONS, STAGES
-from equal.state import Flight, Iteration
+from equal.state import Flight
 
 log = logging.getLogger("equal")
 
@@ -67,18 +67,17 @@ def _ask_again(job: Job, opened: Opened, failed: list[tuple[str, int]]) -> None:
     number, share = state.next_iteration, left.share(len(asked))
     with bar, reading_progress(bar, opened.reading.spool(number).count):
         extracted = opened.reading.read(number, documents, share, max_failed_share=1.0)
+        opened.reading.keep(number)
     brought = len(extracted.pairs.pair_ids)
     if brought:  # before the commit: a kill between the two costs a stage that is run once more
         names = ", ".join(f"'{stage}'" for stage in _AFTER)
         job.tables.delete(STAGES, f"run_id = '{opened.run.run_id}' AND stage IN ({names})")
 
-    def record(iteration: Iteration) -> None:
-        flops = flops_of(job.config, iteration)
-        record_iteration(job.tables, opened.run, iteration, started, flops, billed_from=started)
-
     none_new = replace(extracted, documents=dict.fromkeys(extracted.documents, 0))
     flight = Flight(number, (), {}, share, warming_up(state, opened.policy))
-    commit(state, flight, none_new, opened.policy, limits, opened.reading.score, record)
+    _, iteration = settle(state, flight, none_new, opened.policy, limits, opened.reading.score)
+    flops = flops_of(job.config, iteration)
+    record_iteration(job.tables, opened.run, iteration, started, flops, billed_from=started)
     settle_retries(job.tables, opened.run.run_id)
     outcomes = ", ".join(f"{status} {count}" for status, count in Counter(extracted.outcomes).most_common())
     log.info(

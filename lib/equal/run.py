@@ -25,7 +25,7 @@ from equal.io.progress import reading_progress, task_progress
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job, Outcome
 from equal.io.summary import spend
-from equal.loop import run_bandit
+from equal.loop import of_warm_up, run_bandit
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.state import Extracted, Iteration, Limits, Policy, Spent, State
 from equal.transforms.documents import kept_documents
@@ -80,6 +80,7 @@ def read_sample(job: Job, run_id: str) -> Sample:
             with reading_progress(bar, partial(_arrived, reading.spool(iteration), start, count)):
                 share = limits.left(spent).share(count)
                 part = reading.read(iteration, without_arm, share)
+                reading.keep(iteration)
             parts.append(part)
             spent, need = spent.after(part), need.or_more(part.need)
             bar.n = spent.documents
@@ -197,13 +198,15 @@ def run_to_budget(job: Job) -> Outcome:
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         started[iteration] = datetime.now(timezone.utc)
         watch.reading(iteration, sum(pull.stop - pull.start for pull in pulls), reading.spool(iteration).count)
-        return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share)
+        at_once = 1 if of_warm_up(pulls, opened.policy) else opened.policy.pipeline_depth
+        return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share, at_once=at_once)
 
     past = committed_steps(tables, run.run_id) if state.spent.documents else []
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
             nonlocal committed
+            reading.keep(iteration.number)
             began, flops = started.pop(iteration.number), flops_of(config, iteration)
             record_iteration(tables, run, iteration, began, flops, billed_from=max(began, committed))
             committed = datetime.now(timezone.utc)

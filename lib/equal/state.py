@@ -90,14 +90,8 @@ class Pairs:
             return other
         if not len(other.pair_ids):
             return self
-        ids = np.concatenate([self.pair_ids, other.pair_ids])
-        order = np.argsort(ids, kind="stable")
-        return Pairs(
-            ids[order],
-            np.concatenate([self.arm_ids, other.arm_ids])[order],
-            np.concatenate([self.doc_ids, other.doc_ids])[order],
-            np.concatenate([self.embeddings, other.embeddings])[order],
-        )
+        at = np.searchsorted(self.pair_ids, other.pair_ids, side="right")  # a few into many: nothing is sorted again
+        return Pairs(*[np.insert(mine, at, vars(other)[name], axis=0) for name, mine in vars(self).items()])
 
 
 @dataclass(frozen=True)

@@ -234,15 +234,15 @@ def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, mo
 def test_replies_of_a_run_that_was_abandoned_serve_the_others(config, server, monkeypatch):
     """A run died with replies in its spool and is never resumed; another run asks the same."""
 
-    totals = Extraction._totals
+    keep = Extraction.keep
 
-    def die(reading: Extraction, *written: object) -> object:
-        if any(reading.spool(iteration).count() for iteration in range(9)):
+    def die(reading: Extraction, iteration: int) -> None:
+        if reading.spool(iteration).count():
             raise KeyboardInterrupt
-        return totals(reading, *written)
+        keep(reading, iteration)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Extraction, "_totals", die)
+        patched.setattr(Extraction, "keep", die)
         with pytest.raises(KeyboardInterrupt):
             run_stage(replace(config, run_name="abandoned"), "extract", RUN["extract"])
     assert server.bodies

@@ -147,7 +147,8 @@ async def read_document(
         _check_questions(reading.pairs, recipe)
     _check_answers(reading.pairs, recipe, match)
     _check_leaks(reading.pairs, recipe)
-    await _embed([pair for pair in reading.pairs if not pair.reason], encode)
+    accepted = [pair for pair in reading.pairs if not pair.reason]
+    await _embed(accepted, encode, with_similarity=recipe.extract.kind == "quoted")
     reading.need = account.need
     return reading
 
@@ -275,11 +276,11 @@ def _check_leaks(pairs: Sequence[Pair], recipe: Recipe) -> None:
             pair.drop(rejection.reason, rejection.evidence)
 
 
-async def _embed(pairs: Sequence[Pair], encode: Encode) -> None:
-    """Embeddings of question and answer together, and where none is known yet the cosine between the two."""
+async def _embed(pairs: Sequence[Pair], encode: Encode, *, with_similarity: bool) -> None:
+    """Embeddings of question and answer together; where asked for and unknown yet, the cosine between the two."""
     if not pairs:
         return
-    unknown = [pair for pair in pairs if pair.similarity is None]
+    unknown = [pair for pair in pairs if with_similarity and pair.similarity is None]
     texts = [f"{pair.question}\n{pair.answer}" for pair in pairs]
     texts += [text for pair in unknown for text in (pair.question, pair.answer)]
     vectors = await encode(texts)

@@ -83,6 +83,7 @@ def extract_pairs(
 
     Args:
         passages: doc_id, arm_id, num_skipped, passages, as `passages.passages` returns them; one row a document.
+            Read twice, for their replies and for themselves: cache them.
         known_replies: rows of table `replies`; what stands there is not asked again.
         extract_prompt: as `io.prompts.load_prompts` returns it; its kind says whether answers are quoted.
         refine_prompt: of the second pass; None for no second pass.
@@ -133,16 +134,18 @@ def qa_pairs_of(extractions: DataFrame) -> DataFrame:
 
 
 def _with_replies(passages: DataFrame, known: DataFrame) -> DataFrame:
-    """A row a document: doc_id, arm_id, num_skipped, passages, known replies to anything about them."""
-    keys = [DOC_ID, ARM_ID, "num_skipped"]
+    """A row a document: doc_id, arm_id, num_skipped, passages, known replies to anything about them.
+
+    A few hundred passages' keys travel to the replies: the table grows with the run, and is not shuffled.
+    """
+    columns = [ARM_ID, "num_skipped", "passages"]
+    keys = passages.select(DOC_ID, F.explode(F.array_distinct("passages.passage_key")).alias("passage_key"))
     reply = F.struct(REQUEST_KEY, *_REPLY_COLUMNS)
-    replies = known.select(F.col("passage_key").alias("_key"), reply.alias("_reply"))
-    one = passages.select(*keys, F.explode_outer("passages").alias("_passage"))
-    joined = one.join(replies, F.col("_passage.passage_key") == F.col("_key"), "left")
-    # both aggregates leave nulls out: a document without passages, a passage without replies
-    return joined.groupBy(*keys).agg(
-        F.collect_set("_passage").alias("passages"), F.collect_list("_reply").alias("known")
-    )
+    found = known.join(F.broadcast(keys), "passage_key").select(DOC_ID, reply.alias("_reply"))
+    rows = passages.unionByName(found, allowMissingColumns=True).groupBy(DOC_ID)
+    # both aggregates leave nulls out
+    of_document = [F.first(name, ignorenulls=True).alias(name) for name in columns]
+    return rows.agg(*of_document, F.collect_list("_reply").alias("known"))
 
 
 def _read_batches(
