@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from equal.io.memory import peak_memory
+from equal.io.memory import Peak, peak_memory
 
-MIB = 1 << 20
+#: holds 300 MiB, and for every line that it reads has a child that shares them and holds 200 MiB of its own
+_PARENT = """
+import os, sys, time
+parent, shared = os.getpid(), b"x" * (300 << 20)
+for _ in sys.stdin:
+    if not os.fork():
+        held = b"x" * (200 << 20)
+        print("holds", flush=True)
+        while os.getppid() == parent:
+            time.sleep(0.05)
+        os._exit(len(held + shared) % 2)
+"""
 
 
-def _child(size: int) -> int:
-    """Fork; the child takes so many bytes and waits to be ended."""
-    pid = os.fork()
-    if not pid:
-        held = b"x" * size
-        time.sleep(60)
-        os._exit(len(held) % 2)
-    return pid
+@contextmanager
+def _parent() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", _PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _wait(peak: Peak, gib: float) -> None:
+    give_up = time.monotonic() + 20
+    while peak.gib < gib and time.monotonic() < give_up:
+        time.sleep(0.05)
 
 
 def test_what_children_hold_counts_and_what_they_share_does_not_count_again():
-    shared = b"x" * (300 * MIB)
-    with peak_memory() as before:
-        pass
-    pids = [_child(200 * MIB) for _ in range(2)]
-    try:
-        with peak_memory() as during:
-            give_up = time.monotonic() + 20
-            while during.gib < before.gib + 0.38 and time.monotonic() < give_up:
-                time.sleep(0.05)
-    finally:
-        for pid in pids:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-    assert len(shared) == 300 * MIB
-    assert before.gib > 0.29
+    with _parent() as parent:
+        with peak_memory(parent.pid) as before:
+            _wait(before, 0.29)
+        with peak_memory(parent.pid) as during:
+            for _ in range(2):
+                parent.stdin.write("\n")
+                parent.stdin.flush()
+                parent.stdout.readline()
+            _wait(during, before.gib + 0.38)
+    assert 0.29 < before.gib < 0.4
     assert 0.38 <= during.gib - before.gib < 0.45
 
 
 def test_a_process_that_is_gone_has_the_peak_it_had():
-    pid, give_up = _child(50 * MIB), time.monotonic() + 20
-    with peak_memory(pid) as peak:
-        while peak.gib < 0.05 and time.monotonic() < give_up:
-            time.sleep(0.05)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    assert peak.gib >= 0.05
+    with _parent() as parent, peak_memory(parent.pid) as peak:
+        _wait(peak, 0.29)
+        parent.kill()
+        parent.wait()
+    assert peak.gib > 0.29
