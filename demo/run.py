@@ -57,7 +57,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=8000, help="documents in the corpus")
     num_docs = parser.parse_args().docs
-    started = time.monotonic()
     os.chdir(ROOT)  # conf/demo.yml names its files from here, and so does whoever runs a job on them later
     with exit_on_error("demo"):
         configs = {
@@ -74,7 +73,7 @@ def main() -> None:
         for name in RUNS:
             for stage in JUDGED:
                 _stage(configs[name], stage, RUN[stage], remaining)
-        _finish(configs, started)
+        _finish(configs)
 
 
 def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
@@ -162,17 +161,17 @@ def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
     }
 
 
-def _finish(configs: dict[str, RunConfig], started: float) -> None:
+def _finish(configs: dict[str, RunConfig]) -> None:
     tables = _tables(configs["equal"])
     summary = summarise(tables, *RUNS)
     (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     write_report(tables, OUT / "report.html", *RUNS)
     shutil.copy(OUT / "equal" / configs["equal"].select.export, OUT / "selected.jsonl")
     losses = by_model(evaluations(tables, list(RUNS)), "target_loss", *RUNS)
-    print(_closing_lines(summary, losses, time.monotonic() - started))
+    print(_closing_lines(summary, losses))
 
 
-def _closing_lines(summary: dict[str, Any], losses: dict[str, Any], seconds: float) -> str:
+def _closing_lines(summary: dict[str, Any], losses: dict[str, Any]) -> str:
     distance = {
         name: f"{d['value']:.3f} ({d['low']:.3f} to {d['high']:.3f})" for name, d in summary["distance"].items()
     }
@@ -180,7 +179,7 @@ def _closing_lines(summary: dict[str, Any], losses: dict[str, Any], seconds: flo
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     return f"""
 Spent      {summary["documents_extracted"]:,} of {summary["documents"]:,} documents, {summary["llm_calls"]:,} calls,\
- {tokens:,} tokens, {summary["pairs"]:,} pairs kept, {seconds / 60:.1f} min
+ {tokens:,} tokens, {summary["pairs"]:,} pairs kept; all stages took {sum(summary["seconds"].values()) / 60:.1f} min
 Distance   to the held-out reference, lower is better: EQUAL {distance["equal"]}, random {distance["random"]}
            {nearer}
 Loss       {better}
