@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from equal.io.summary import committed
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
 from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS
+from equal.state import Pairs
 from equal.training.encoder import EncoderFactory
 from model import convert
 from server import MODEL_NAME, serve
@@ -69,7 +71,7 @@ def main() -> None:
             write_pool(arguments.data, out / "source", arguments.docs)
             write_reference(arguments.data, out / "reference")
         model_dir = convert()
-        config = _config(out, arguments.data, model_dir)
+        config = pool_config(out, arguments.data, model_dir)
         with serve(model_dir, out / "vllm.log") as server:
             os.environ["EQUAL_ENDPOINT_KEY"] = server.key
             config = replace(config, endpoint=replace(config.endpoint, url=server.url))
@@ -81,7 +83,8 @@ def main() -> None:
         write_pools(config, arguments.data)
 
 
-def _config(out: Path, data: Path, model_dir: Path) -> RunConfig:
+def pool_config(out: Path, data: Path, model_dir: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Of the run that reads all of the pool."""
     benchmarks = {name: str(data / "refs" / f"{file}.jsonl.gz") for name, (file, _) in REFERENCES.items()}
     return load(
         ROOT / "conf" / "demo.yml",
@@ -89,7 +92,7 @@ def _config(out: Path, data: Path, model_dir: Path) -> RunConfig:
             "run_name=superset",
             "bandit.strategy=random",
             "bandit.docs_per_pull=10",
-            "bandit.arms_per_iteration=40",
+            "bandit.arms_per_iteration=120",
             "budget.documents=0",
             "budget.fraction=1",
             f"storage.root={out}",
@@ -100,6 +103,7 @@ def _config(out: Path, data: Path, model_dir: Path) -> RunConfig:
             f"endpoint.model={MODEL_NAME}",
             f"finetune.base_model={model_dir}",
             "cluster.k=0",
+            *overrides,
         ],
     )
 
@@ -121,7 +125,7 @@ def write_pools(config: RunConfig, data: Path) -> None:
         items = sorted(read_items(str(data / "refs" / f"{file}.jsonl.gz"), name), key=lambda item: rank(item.item_id))
         reference = encoder.encode([item.text for item in items[: NUM_GUIDE + NUM_HELD_OUT]])
         for pool in ("balanced", *NEEDLES):
-            arrays = _pool(documents, pairs.doc_ids, pairs.embeddings, NEEDLES.get(pool), kind)
+            arrays = _pool(documents, pairs, NEEDLES.get(pool), kind)
             np.savez(
                 FOLDER / f"{pool}-{name}.npz", guide=reference[:NUM_GUIDE], held_out=reference[NUM_GUIDE:], **arrays
             )
@@ -139,20 +143,19 @@ def _on_driver(frame: DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def _pool(
-    documents: dict[str, np.ndarray], pair_ids: np.ndarray, pairs: np.ndarray, needle: str | None, kind: str
-) -> dict[str, np.ndarray]:
-    """The arrays of `pools.Pool` but the reference; of the needle's kind only the first documents by hash."""
+def _pool(documents: dict[str, np.ndarray], pairs: Pairs, needle: str | None, kind: str) -> dict[str, np.ndarray]:
+    """The arrays of `pools.Pool` but the reference, and pair_ids; of a rare kind only the first documents by hash."""
     rare = documents["kinds"] == needle
     kept = ~rare | (np.cumsum(rare) <= round(NEEDLE_SHARE * len(rare)))
     row_of = {doc_id: row for row, doc_id in enumerate(documents["ids"][kept])}
-    of = np.array([row_of.get(doc_id, -1) for doc_id in pair_ids])
+    of = np.array([row_of.get(doc_id, -1) for doc_id in pairs.doc_ids])
     order = np.argsort(of, kind="stable")[(of < 0).sum() :]
     arms = np.unique(documents["arms"][kept], return_inverse=True)[1]
     relevant = documents["kinds"][kept][of[order]] == kind
     vectors = documents["documents"][kept]
     return {
-        "documents": vectors, "arms": arms, "pairs": pairs[order], "pair_documents": of[order], "relevant": relevant,
+        "documents": vectors, "arms": arms, "pairs": pairs.embeddings[order], "pair_documents": of[order],
+        "relevant": relevant, "pair_ids": pairs.pair_ids[order].astype(str),
     }  # fmt: skip
 
 

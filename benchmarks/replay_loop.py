@@ -194,19 +194,25 @@ class Replay:
         ).value  # fmt: skip
 
     def quality(self, documents: np.ndarray) -> float:
-        """Cost between the held-out items and the best pairs of some documents; infinite where they are too few.
+        """Cost between the held-out items and the best pairs of some documents; infinite where they are too few."""
+        chosen = self.best(documents)
+        if len(chosen) < NUM_CHOSEN:
+            return np.inf
+        x = self.pool.pairs[chosen]
+        return transport_cost(x, self.pool.held_out, estimator="plain", max_pairs=500, splits=1, seed=0).value
 
-        The best by one rule for all strategies: guide items take the nearest pair that is left, in turn.
+    def best(self, documents: np.ndarray) -> np.ndarray:
+        """Rows of the best pairs of some documents, by one rule for all strategies.
+
+        Guide items take the nearest pair that is left, in turn, until NUM_CHOSEN are taken.
         """
         rows = self.rows_of(documents)
-        if len(rows) < NUM_CHOSEN:
-            return np.inf
+        if len(rows) <= NUM_CHOSEN:
+            return rows
         ranks = self.pair_ranks[:, rows]
         first = np.argpartition(ranks, NUM_CHOSEN - 1, axis=1)[:, :NUM_CHOSEN]
         nearest = np.take_along_axis(first, np.argsort(np.take_along_axis(ranks, first, 1), axis=1), 1)
-        chosen = list(dict.fromkeys(nearest.T.ravel().tolist()))[:NUM_CHOSEN]
-        x = self.pool.pairs[rows[chosen]]
-        return transport_cost(x, self.pool.held_out, estimator="plain", max_pairs=500, splits=1, seed=0).value
+        return rows[list(dict.fromkeys(nearest.T.ravel().tolist()))[:NUM_CHOSEN]]
 
     def documents_to(self, quality: float, read: np.ndarray) -> float:
         """The fewest documents, in the order read, whose best pairs are as near as this; infinite if never."""
