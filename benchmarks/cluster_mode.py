@@ -21,7 +21,6 @@ import pyarrow as pa
 from dedup_peers import BUILD
 from deltalake import DeltaTable
 from growth import JOBS, ROOT, place, run_jobs
-from refresh import wall
 from results import write
 
 sys.path.insert(0, str(ROOT / "demo"))
@@ -78,7 +77,7 @@ def compare(data: Path, count: int, repeats: int, root: Path) -> None:
                     lambda job, master=master, options=options: submit_command(job, master, *options),
                 )  # fmt: skip
                 seconds[name].append(found)
-                walls[name].append(wall(processes))
+                walls[name].append(sum(done.seconds for done in processes.values()))
             for name in TABLES:
                 here, there = (table(store, name) for store in stores.values())
                 equal = equal and here.equals(there)
