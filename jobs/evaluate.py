@@ -35,7 +35,8 @@ def evaluate(job: Job) -> Outcome:
     job.replace(EVALUATIONS, job.tables.rows(EVALUATIONS, rows), where)
     metrics = {f"{row['model']}.{row['metric']}".replace(":", "."): float(str(row["value"])) for row in rows}
     add_metrics(config, mlflow_run_id, metrics)
-    return Outcome(len(items), len(rows), {**metrics, "base": {"key": key}}, flops=flops)
+    of_the_end = {name: value for name, value in metrics.items() if name.count(".") == 1}  # the others: a row each
+    return Outcome(len(items), len(rows), {**of_the_end, "base": {"key": key}}, flops=flops)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -212,7 +212,11 @@ def run_stage(config: RunConfig, stage: str, body: Body, *, even_finished: bool 
         f"{outcome.rows_in:,}",
         f"{outcome.rows_out:,}",
         seconds,
-        "".join(f", {k} {v}" for k, v in outcome.details.items() if isinstance(v, (int, float, str))),
+        "".join(
+            f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"
+            for name, value in outcome.details.items()
+            if isinstance(value, (int, float, str))
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from equal.errors import InputError
 
 #: texts are padded to a multiple of this; with a fixed shape a row's arithmetic does not depend on its neighbours
-_WIDTH_STEP = 32
+_WIDTH_STEP = 16
 #: a text is cut at this many characters per allowed token before it is tokenised, so that a huge one costs nothing
 _CHARS_PER_TOKEN = 64
 

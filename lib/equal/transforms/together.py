@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 #: texts of one call, about: whoever waits for few need not wait for many
-_TEXTS = 64
+_TEXTS = 256
 
 
 class Together:
