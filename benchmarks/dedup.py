@@ -21,6 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,14 @@ Row = dict[str, Any]
 
 
 def run_ours(source: Path, out: Path) -> None:
-    """The timed process: session, transform, files."""
+    """The timed process: session, transform, files; it says what each part took."""
+    seconds: dict[str, float] = {}
+    last = time.monotonic()
+
+    def done(part: str) -> None:
+        nonlocal last
+        seconds[part], last = round(time.monotonic() - last, 1), time.monotonic()
+
     from pyspark.sql import functions as F
 
     from equal.config import load
@@ -55,17 +63,23 @@ def run_ours(source: Path, out: Path) -> None:
         F.col("id").alias("doc_id"), F.xxhash64("text").alias("content_hash"), F.length("text").alias("num_chars"),
         F.lit("").alias("source_file"), "text",
     )  # fmt: skip
+    done("start")
     permutations = Permutations.seeded(bands=settings.bands, rows=settings.rows, seed=config.seed)
     how = {"shingle_words": settings.shingle_words, "permutations": permutations}
     # the index is written and read again, as the job does for the loads to come
     band_keys(documents, **how).write.parquet(str(out / "band_keys"))
+    done("band keys")
     index = spark.read.parquet(str(out / "band_keys")).withColumn("fresh", F.lit(True))
     nothing = spark.createDataFrame([], "doc_id string, kept string")
     groups = find_groups(index, nothing, nothing, partitions)
+    done("groups")
     removals = find_duplicates(documents, groups, threshold=THRESHOLD, num_partitions=partitions, **how)
     removals.select("doc_id", "reason", "evidence").write.parquet(str(out / "removals"))
+    done("verification")
     gone = spark.read.parquet(str(out / "removals")).select("doc_id")
     documents.join(gone, "doc_id", "left_anti").select("doc_id", "text").write.parquet(str(out / "kept"))
+    done("writing")
+    (out / "seconds.json").write_text(json.dumps(seconds))
 
 
 def kept_ids(name: str, out: Path) -> set[str]:
@@ -81,6 +95,7 @@ def judge(name: str, source: Path, out: Path) -> Row:
     """What a side's output is worth."""
     texts, plants = truth.passages_of(source), read_plants(source)
     removed = texts.keys() - kept_ids(name, out)
+    seconds = {}
     if name == "ours":
         evidence = truth.evidence_of(out)
         if evidence.keys() != removed:
@@ -88,11 +103,12 @@ def judge(name: str, source: Path, out: Path) -> Row:
         component = {passage: kept for passage, (kept, _) in evidence.items()}
         low, high = (truth.recall(plants, component, least) for least in BARS)
         precision = 1 - len(truth.unproved(texts, evidence, THRESHOLD)) / max(len(removed), 1)
+        seconds = {"seconds": json.loads((out / "seconds.json").read_text())}
     else:
         low, high = (truth.recall_at_most(plants, removed, least) for least in BARS)
         precision = truth.share_with_partner(source, texts, removed, THRESHOLD)
     figures = {"recall_080": low, "recall_090": high, "precision": precision}
-    return {"removed": len(removed), **{measure: round(value, 5) for measure, value in figures.items()}}
+    return {"removed": len(removed), **{measure: round(value, 5) for measure, value in figures.items()}, **seconds}
 
 
 def compare(source: Path, count: int, peers: list[str], repeats: int, keep: Callable[[dict[str, Row]], None]) -> None:

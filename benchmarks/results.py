@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
 
+@cache
 def commit() -> str:
-    """The one that stands in the checkout; it ends in + where the tree has changes beside it."""
+    """The one that stood there when it was first asked for; it ends in + where the tree had changes beside it."""
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent).stdout.strip()
 
