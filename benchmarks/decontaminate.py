@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from contaminated import NGRAM, SHORT, make
 from dedup_peers import BUILD, python_of
-from processes import Measured, measure
+from processes import Measured, Parts, measure
 from results import write
 
 from equal.io.references import read_items
@@ -93,7 +93,8 @@ if __name__ == "__main__":
 
 
 def run_ours(source: Path, out: Path) -> None:
-    """The timed process."""
+    """The timed process; it says what each part took."""
+    parts = Parts()
     from pyspark.sql import functions as F
 
     from equal.config import load
@@ -104,14 +105,20 @@ def run_ours(source: Path, out: Path) -> None:
     config = load()
     items = {"all": read_items(str(source / "items.json"), "benchmark")}
     index = BenchmarkIndex.build(items, ngram_words=NGRAM, short_words=SHORT)
+    parts.done("index")
     spark = open_session(config.spark.partitions)
+    parts.done("start of Spark")
     documents = spark.read.parquet(*map(str, sorted(source.glob("*.parquet")))).select(
         F.col("id").alias("doc_id"), F.lit("").alias("source_file"), "text"
     )
     hits = find_hits(documents, index).persist()
+    hits.count()
+    parts.done("search")
     share = config.decontaminate.max_document_share
     spared = spared_ngrams(hits, documents.count(), max_document_share=share).persist()
     find_contaminated(hits, spared).write.parquet(str(out / "removals"))
+    parts.done("filter and writing")
+    (out / "seconds.json").write_text(json.dumps(parts.seconds))
 
 
 def removed_ids(name: str, out: Path) -> set[str]:
@@ -137,7 +144,9 @@ def judge(name: str, runs_of: list[Measured], planted: dict[str, list[str]], cou
     """The figures of one side."""
     removed = removed_ids(name, folder(name))
     speeds = [count / run.seconds for run in runs_of]
+    said = folder(name) / "seconds.json"
     return {
+        **({"seconds": json.loads(said.read_text())} if said.exists() else {}),
         "docs_per_s": round(statistics.median(speeds)),
         "spread": [round(min(speeds)), round(max(speeds))],
         "peak_gib": round(max(run.peak_gib for run in runs_of), 2),

@@ -21,7 +21,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ import dedup_truth as truth
 import pyarrow.parquet as pq
 from dedup_peers import BUILD, PEERS, command
 from passages import ensure, read_plants
-from processes import Measured, measure
+from processes import Measured, Parts, measure
 from results import commit, read, write
 
 THRESHOLD, REPEATS, BARS = 0.7, 3, (0.8, 0.9)
@@ -42,13 +41,7 @@ Row = dict[str, Any]
 
 def run_ours(source: Path, out: Path) -> None:
     """The timed process: session, transform, files; it says what each part took."""
-    seconds: dict[str, float] = {}
-    last = time.monotonic()
-
-    def done(part: str) -> None:
-        nonlocal last
-        seconds[part], last = round(time.monotonic() - last, 1), time.monotonic()
-
+    parts = Parts()
     from pyspark.sql import functions as F
 
     from equal.config import load
@@ -63,23 +56,23 @@ def run_ours(source: Path, out: Path) -> None:
         F.col("id").alias("doc_id"), F.xxhash64("text").alias("content_hash"), F.length("text").alias("num_chars"),
         F.lit("").alias("source_file"), "text",
     )  # fmt: skip
-    done("start")
+    parts.done("start")
     permutations = Permutations.seeded(bands=settings.bands, rows=settings.rows, seed=config.seed)
     how = {"shingle_words": settings.shingle_words, "permutations": permutations}
     # the index is written and read again, as the job does for the loads to come
     band_keys(documents, **how).write.parquet(str(out / "band_keys"))
-    done("band keys")
+    parts.done("band keys")
     index = spark.read.parquet(str(out / "band_keys")).withColumn("fresh", F.lit(True))
     nothing = spark.createDataFrame([], "doc_id string, kept string")
     groups = find_groups(index, nothing, nothing, partitions)
-    done("groups")
+    parts.done("groups")
     removals = find_duplicates(documents, groups, threshold=THRESHOLD, num_partitions=partitions, **how)
     removals.select("doc_id", "reason", "evidence").write.parquet(str(out / "removals"))
-    done("verification")
+    parts.done("verification")
     gone = spark.read.parquet(str(out / "removals")).select("doc_id")
     documents.join(gone, "doc_id", "left_anti").select("doc_id", "text").write.parquet(str(out / "kept"))
-    done("writing")
-    (out / "seconds.json").write_text(json.dumps(seconds))
+    parts.done("writing")
+    (out / "seconds.json").write_text(json.dumps(parts.seconds))
 
 
 def kept_ids(name: str, out: Path) -> set[str]:

@@ -19,6 +19,19 @@ class Measured:
     output: str
 
 
+class Parts:
+    """Seconds of the parts of a process, each named when it is done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def done(self, part: str) -> None:
+        """Note what has passed since the part before."""
+        now = time.monotonic()
+        self.seconds[part], self._last = round(now - self._last, 1), now
+
+
 def measure(command: list[str], log: Path, env: dict[str, str] | None = None) -> Measured:
     """Run a command to its end.
 

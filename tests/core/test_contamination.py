@@ -27,6 +27,20 @@ def test_a_shared_run_of_ten_words_is_found_whatever_its_case_markup_and_line_br
     assert build(LONG).match(text) == Hit("exam", "q1", "a fair coin is tossed ten times what is the", 1)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<img alt="{}" src="coin.png">',
+        "<p>Heads &amp; tails</p><div data-question='{}'/>",
+        "&lt;a title=&quot;{}&quot;&gt;a coin&lt;/a&gt;",
+    ],
+)
+def test_an_item_inside_a_tag_is_found_as_a_model_reads_it(page: str):
+    text = page.format(LONG.question)
+    assert [hit.item_id for hit in build(LONG).matches(text)] == ["q1"] * (len(words(LONG.question)) - 9)
+    assert build(LONG).candidates(Texts.as_they_are(["<br/>", text, "a < b"])).tolist() == [False, True, False]
+
+
 def test_nine_shared_words_are_not_enough():
     assert build(LONG).match("a fair coin is tossed ten times what is nothing") is None
 
@@ -73,7 +87,7 @@ def test_a_key_that_stands_for_other_words_is_no_match():
     assert other.match("four three two one").item_id == "r"
     # what a collision of 64-bit keys would look like
     collided = replace(index, _runs=replace(other._runs, sources=index._runs.sources, firsts=index._runs.firsts))
-    assert collided.candidates(Texts.of(["four three two one"])).tolist() == [True]
+    assert collided.candidates(Texts.as_they_are(["four three two one"])).tolist() == [True]
     assert collided.match("four three two one") is None
 
 
@@ -114,7 +128,7 @@ def test_matches_are_those_of_a_search_through_all_runs(
     joined = " ".join(text)
     hits = [(hit.position, len(hit.ngram), hit.ngram) for hit in index.matches(joined)]
     assert hits == sorted((position, len(ngram), ngram) for ngram, position in expected.items())
-    assert index.candidates(Texts.of([joined])).tolist() == [bool(expected)]
+    assert index.candidates(Texts.as_they_are([joined])).tolist() == [bool(expected)]
 
 
 #: what a page may put between the words of an item, and what of it the rule must not see
@@ -127,6 +141,8 @@ DRESS = [
     "\u201c{}\u201d",
     "{}\u00ad",
     "&nbsp;{}",
+    "<a title='{}'>",
+    "&lt;i {}",
     "\ufb01 {}",
     "{} \U0001f600",
 ]
@@ -139,14 +155,14 @@ DRESS = [
 def test_the_compiled_search_misses_nothing_whatever_stands_around_the_words(parts, other: str):
     index = build(LONG, SHORT)
     texts = [" ".join(dress.format(word) for word, dress in parts), other, f"{other} {LONG.question} {other}", ""]
-    assert index.candidates(Texts.of(texts)).tolist() == [bool(index.matches(text)) for text in texts]
+    assert index.candidates(Texts.as_they_are(texts)).tolist() == [bool(index.matches(text)) for text in texts]
 
 
 def test_many_texts_are_searched_at_once_and_none_is_taken_for_its_neighbour():
-    texts = Texts.of(["what is 7 times", "8 he said", SHORT.question.upper(), "", "What is 7 times 9?"])
+    texts = Texts.as_they_are(["what is 7 times", "8 he said", SHORT.question.upper(), "", "What is 7 times 9?"])
     assert build(LONG, SHORT).candidates(texts).tolist() == [False, False, True, False, False]
     assert build().candidates(texts).tolist() == [False] * 5
-    assert build(LONG).candidates(Texts.of([])).tolist() == []
+    assert build(LONG).candidates(Texts.as_they_are([])).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -165,7 +181,7 @@ def test_items_in_any_script_are_found_in_a_text_around_them(question: str, shor
     for wanted, text in (("long", question), ("short", short)):
         around = f"Before it: {text} и 后"
         assert {hit.item_id for hit in index.matches(around)} == {wanted}
-        held = index.candidates(Texts.of([around, LONG.question, "Before it и 后"]))
+        held = index.candidates(Texts.as_they_are([around, LONG.question, "Before it и 后"]))
         assert held.tolist() == [True, True, False]
 
 
@@ -177,5 +193,5 @@ def test_a_text_of_fifty_megabytes_is_searched_to_its_end():
     filler = "entirelyotherwordsthanthoseoftheitemstandhere " * 1_120_000
     assert len(filler) > 50_000_000
     index = build(LONG)
-    assert index.candidates(Texts.of([filler, filler + LONG.question])).tolist() == [False, True]
+    assert index.candidates(Texts.as_they_are([filler, filler + LONG.question])).tolist() == [False, True]
     assert index.match(filler + LONG.question).position == 1_120_000

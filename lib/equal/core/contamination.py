@@ -28,7 +28,7 @@ class Hit:
         benchmark: the benchmark's name.
         item_id: the item, the first of the benchmarks in the order given when several hold the n-gram.
         ngram: the shared words, joined by spaces.
-        position: index of the first shared word in `words(text)`.
+        position: index of the first shared word in `words(text)`, or in its words `inside_tags`.
     """
 
     benchmark: str
@@ -143,7 +143,17 @@ class BenchmarkIndex:
         return cls(unmatchable, sources, owners, spared, runs)
 
     def candidates(self, texts: Texts) -> np.ndarray:
-        """(n,) bool: false where `matches` finds nothing; true without a match where all n-grams are spared."""
+        """(n,) bool: false where `matches` finds nothing; true without a match where all n-grams are spared.
+
+        Args:
+            texts: n texts as they are.
+        """
+        found = self._hold_run(texts.readable())
+        rows, marked_up = texts.inside_tags()
+        found[rows] |= self._hold_run(marked_up)
+        return found
+
+    def _hold_run(self, texts: Texts) -> np.ndarray:
         return kernels.holds_run(*hash_words(texts.data, texts.starts, texts.stops), self._runs.table)
 
     def match(self, text: str) -> Hit | None:
@@ -151,12 +161,20 @@ class BenchmarkIndex:
         return min(self.matches(text), key=lambda hit: (hit.position, len(hit.ngram)), default=None)
 
     def matches(self, text: str) -> list[Hit]:
-        """One hit for every distinct n-gram that the text shares, at its first position there, in their order."""
-        packed = Texts.of([text])
+        """One hit for every distinct n-gram that the text shares, at its first position there, in their order.
+
+        A text with tags is read twice: as its reader sees it, and with what stands inside the tags, as a model sees
+        it; of an n-gram that both readings hold the first one's position counts.
+        """
+        hits = self._matches(words(text))
+        if "<" in text or "&" in text:
+            known = {hit.ngram for hit in hits}
+            hits += [hit for hit in self._matches(words(text, inside_tags=True)) if hit.ngram not in known]
+        return hits
+
+    def _matches(self, tokens: list[str]) -> list[Hit]:
+        packed = Texts.of_utf8([" ".join(tokens).encode("utf-8", "replace")])
         known = kernels.find_runs(hash_words(packed.data, packed.starts, packed.stops)[0], self._runs.table)
-        if not len(known):
-            return []
-        tokens = words(text)
         sources: dict[int, list[str]] = {}
         hits = []
         for start, size, slot in sorted(known[np.unique(known[:, 2], return_index=True)[1]].tolist()):

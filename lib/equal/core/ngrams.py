@@ -21,8 +21,12 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def words(text: str) -> list[str]:
+def words(text: str, *, inside_tags: bool = False) -> list[str]:
     """The case-folded words of a text without punctuation, tags, entities or invisible characters.
+
+    Args:
+        text: any.
+        inside_tags: what stands inside a tag is words, too.
 
     Example:
         >>> words("<b>Don&#39;t</b> pay 1,250 dollars!")
@@ -30,7 +34,7 @@ def words(text: str) -> list[str]:
     """
     if "&" in text:
         text = html.unescape(text)
-    if "<" in text:
+    if "<" in text and not inside_tags:
         text = _TAG.sub(" ", text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))

@@ -26,8 +26,13 @@ class Texts:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
+        """From strings, readable."""
+        return cls.as_they_are(texts).readable()
+
+    @classmethod
+    def as_they_are(cls, texts: Sequence[str]) -> Texts:
         """From strings."""
-        return cls.of_utf8([text.encode("utf-8", "replace") for text in texts]).readable()
+        return cls.of_utf8([text.encode("utf-8", "replace") for text in texts])
 
     @classmethod
     def of_utf8(cls, encoded: Sequence[bytes]) -> Texts:
@@ -35,13 +40,19 @@ class Texts:
         bounds = np.concatenate([[0], np.cumsum([len(part) for part in encoded], dtype=np.int64)])
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), bounds[:-1], bounds[1:])
 
-    def readable(self) -> Texts:
+    def inside_tags(self) -> tuple[np.ndarray, Texts]:
+        """Rows of the texts with words in a tag, and these texts as they read where such words count."""
+        rows = np.flatnonzero(kernels.has_words_in_tag(self.data, self.starts, self.stops))
+        data, bounds = kernels.without_tag_marks(self.data, self.starts[rows], self.stops[rows])
+        return rows, Texts(data, bounds[:-1], bounds[1:]).readable(inside_tags=True)
+
+    def readable(self, *, inside_tags: bool = False) -> Texts:
         """The same with every text that is not plain (`kernels.is_plain`) replaced by its words, joined by spaces."""
         others = np.flatnonzero(~kernels.is_plain(self.data, self.starts, self.stops))
         if not len(others):
             return self
         found = [self.data[self.starts[i] : self.stops[i]].tobytes().decode("utf-8", "replace") for i in others]
-        more = Texts.of_utf8([" ".join(words(text)).encode() for text in found])
+        more = Texts.of_utf8([" ".join(words(text, inside_tags=inside_tags)).encode() for text in found])
         starts, stops = self.starts.copy(), self.stops.copy()
         starts[others], stops[others] = more.starts + len(self.data), more.stops + len(self.data)
         return Texts(np.concatenate([self.data, more.data]), starts, stops)

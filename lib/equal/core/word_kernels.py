@@ -146,6 +146,36 @@ def is_plain(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndar
 
 
 @njit(cache=True, nogil=True)
+def has_words_in_tag(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """(n,) whether a text has a tag with an attribute, or an entity that may begin one (`&lt;`, `&#60;`)."""
+    found = np.zeros(len(starts), np.bool_)
+    for i in range(len(starts)):
+        at, stop = starts[i], stops[i]
+        while at < stop and not found[i]:
+            if data[at] == 60:
+                size = _tag_size(data, at, stop)
+                found[i] = np.any(data[at : at + size] == 61)
+            elif data[at] == 38 and at + 2 < stop:
+                first, second = data[at + 1], data[at + 2]
+                found[i] = first == 35 or (_LOWER[first] == 108 and _LOWER[second] == 116)
+            at += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def without_tag_marks(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of the texts, one behind the other, in which a `<` is a blank; with it their (n + 1,) bounds."""
+    bounds = np.zeros(len(starts) + 1, np.int64)
+    bounds[1:] = np.cumsum(stops - starts)
+    copy = np.empty(bounds[-1], np.uint8)
+    for i in range(len(starts)):
+        for at in range(stops[i] - starts[i]):
+            byte = data[starts[i] + at]
+            copy[bounds[i] + at] = 32 if byte == 60 else byte
+    return copy, bounds
+
+
+@njit(cache=True, nogil=True)
 def word_hashes(data: np.ndarray, start: int, stop: int, out: np.ndarray) -> int:
     """Hash the words of one text into `out`; returns how many, at most (stop - start + 1) // 2.
 

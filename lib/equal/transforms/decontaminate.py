@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from equal.core.contamination import BenchmarkIndex
 from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
-from equal.transforms.arrow import packed_texts
+from equal.transforms.arrow import raw_texts
 
 CONTAMINATED = "contaminated"
 #: an n-gram in fewer documents than this is never boilerplate, however small the corpus
@@ -108,7 +108,7 @@ def count_by_benchmark(hits: DataFrame, spared: DataFrame) -> DataFrame:
 def _finder(index: BenchmarkIndex) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            suspects = batch.filter(pa.array(index.candidates(packed_texts(batch.column(2)))))
+            suspects = batch.filter(pa.array(index.candidates(raw_texts(batch.column(2)))))
             rows = [
                 (doc_id, source_file, hit.benchmark, hit.item_id, hit.ngram, hit.key, hit.position)
                 for doc_id, source_file, text in zip(*(suspects.column(i).to_pylist() for i in range(3)))
