@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import sys
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -40,9 +41,34 @@ def test_a_java_of_another_version_is_refused(monkeypatch, tmp_path, version):
 
 
 def test_every_line_of_spark_conf_reaches_the_session(spark):
+    jars = spark.conf.get("spark.jars")
     for key, value in module.local_settings().items():
-        assert spark.conf.get(key) == value
+        if key == "spark.jars.packages":
+            assert all(package.split(":")[1] in jars for package in value.split(","))
+        elif key == "spark.jars.excludes":
+            assert not [name for name in value.split(",") if name.split(":")[1] in jars]
+        else:
+            assert spark.conf.get(key) == value
     assert spark.conf.get("spark.speculation") == "false"
+
+
+def test_jars_that_were_found_once_are_not_looked_for_again(monkeypatch, tmp_path):
+    settings = module.local_settings()
+    (tmp_path / ".ivy2").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert module._with_found_jars(settings) == settings
+    jars = [tmp_path / "one.jar", tmp_path / "two.jar"]
+    for jar in jars:
+        jar.touch()
+    conf = {**settings, "spark.jars": ",".join(f"file://{jar}" for jar in jars)}
+    module._note_jars(SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf)), settings)
+    found = module._with_found_jars(settings)
+    assert found["spark.jars"] == conf["spark.jars"]
+    assert found.keys() == settings.keys() - set(module._PACKAGES) | {"spark.jars"}
+    other = {**settings, "spark.jars.packages": "io.delta:delta-spark_2.12:9.9.9"}
+    assert module._with_found_jars(other) == other
+    jars[1].unlink()
+    assert module._with_found_jars(settings) == settings
 
 
 def test_no_task_looks_through_jars_for_python(spark):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from equal.errors import PlatformError
+
+#: the settings that name packages instead of jars
+_PACKAGES = ("spark.jars.packages", "spark.jars.excludes")
 
 
 def on_databricks() -> bool:
@@ -50,11 +57,38 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
         builder = builder.config("spark.python.daemon.module", "equal.daemon")
         # with true, workers of SQL and of RDDs differ in an environment variable, and Spark begins a daemon for either
         builder = builder.config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
-    for key, value in local_settings().items():
+    settings = local_settings()
+    for key, value in _with_found_jars(settings).items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    _note_jars(session, settings)
     return _without_jars_in_python(session)
+
+
+def _with_found_jars(settings: Mapping[str, str]) -> Mapping[str, str]:
+    """The settings with paths in place of the packages' names, once they are known: Spark looks for three seconds."""
+    with suppress(OSError):
+        jars = _jar_list(settings).read_text(encoding="utf-8").split(",")
+        if all(os.path.exists(jar.removeprefix("file://")) for jar in jars):
+            return {"spark.jars": ",".join(jars)} | {k: v for k, v in settings.items() if k not in _PACKAGES}
+    return settings
+
+
+def _note_jars(session: SparkSession, settings: Mapping[str, str]) -> None:
+    """Write down the jars that Spark has found for the packages, for the sessions to come."""
+    conf = session.sparkContext.getConf()
+    if all(conf.get(name) == settings.get(name) for name in _PACKAGES) and (jars := conf.get("spark.jars")):
+        with suppress(OSError):
+            unfinished = _jar_list(settings).with_suffix(f".{os.getpid()}")
+            unfinished.write_text(jars, encoding="utf-8")
+            unfinished.replace(_jar_list(settings))
+
+
+def _jar_list(settings: Mapping[str, str]) -> Path:
+    """Beside the jars, by the names of what was asked for."""
+    names = "\n".join(settings.get(name, "") for name in _PACKAGES)
+    return Path.home() / ".ivy2" / f"equal-{hashlib.blake2b(names.encode(), digest_size=8).hexdigest()}.jars"
 
 
 def _without_jars_in_python(session: SparkSession) -> SparkSession:
