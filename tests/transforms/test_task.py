@@ -86,7 +86,8 @@ def test_the_first_are_asked_while_the_others_are_still_written() -> None:
     assert log.index("asked") < 10
 
 
-def test_texts_of_many_documents_are_encoded_together_and_each_gets_its_own() -> None:
+def test_texts_of_many_documents_are_encoded_together_and_each_gets_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equal.transforms.together._TEXTS", 64)
     calls: list[int] = []
 
     class ByLength:
