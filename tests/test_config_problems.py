@@ -193,6 +193,9 @@ def test_budget_of_nothing_is_refused():
     ("overrides", "field", "value"),
     [
         (["budget.money=5"], "budget.money", "5"),
+        (["budget.money=5", "budget.prompt_price=1", "endpoint.refine_model=large"], "budget.money", "'large'"),
+        (["endpoint.refine_url=http://user:key@host/v1"], "endpoint.refine_url", "before @"),
+        (["endpoint.others={'http://user:key@host/v1': 1}"], "endpoint.others", "before @"),
         (["endpoint.in_flight=1", "bandit.pipeline_depth=2"], "endpoint.in_flight", "1"),
         (["documents.min_chars=500", "documents.max_chars=100"], "documents.min_chars", "500"),
         (["decontaminate.short_words=9", "decontaminate.ngram_words=5"], "decontaminate.short_words", "9"),

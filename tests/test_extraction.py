@@ -31,6 +31,12 @@ def test_what_runs_alone_has_all_tasks_and_all_requests_whatever_the_depth_of_th
     assert (reading.tasks(2), reading.make_client(0, 2).client.in_flight) == (2, 6)
 
 
+def test_clients_give_up_at_the_share_that_the_iteration_may_lose():
+    reading = extraction(slots=2, in_flight=4)
+    assert reading.make_client(0).client.max_failed_share == reading.job.config.endpoint.max_failed_share < 1
+    assert reading.make_client(0, max_failed_share=1.0).client.max_failed_share == 1.0
+
+
 @given(slots=st.integers(1, 40), in_flight=st.integers(2, 200), at_once=st.integers(1, 2))
 def test_iterations_beside_each_other_never_have_more_requests_in_flight_than_allowed(slots, in_flight, at_once):
     reading = extraction(slots, in_flight)

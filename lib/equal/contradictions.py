@@ -38,6 +38,14 @@ def _money_without_prices(money: float, prompt_price: float, completion_price: f
         )
 
 
+def _money_of_two_models(money: float, refine: bool, refine_model: str, model: str) -> Iterator[str]:
+    if money and refine and refine_model not in ("", model):
+        yield (
+            f"budget.money: is {money:g}, but endpoint.refine_model {refine_model!r} has a price of its own, which "
+            "the prices of budget are not; give budget.tokens or budget.documents instead, and set this to 0"
+        )
+
+
 def _no_length_between(min_chars: int, max_chars: int) -> Iterator[str]:
     if min_chars > max_chars:
         yield f"documents.min_chars: is {min_chars}, above documents.max_chars {max_chars}; lower it"
@@ -81,10 +89,11 @@ def _root_is_no_folder(root: str) -> Iterator[str]:
         )
 
 
-def _no_servers(url: str, others: Mapping[str, float]) -> Iterator[str]:
-    if any("@" in address for address in (url, *others)):
+def _no_servers(url: str, others: Mapping[str, float], refine_url: str) -> Iterator[str]:
+    addresses = {"url": url, "others": "".join(others), "refine_url": refine_url}
+    for name in (name for name, address in addresses.items() if "@" in address):
         yield (
-            f"endpoint.{'url' if '@' in url else 'others'}: holds a user or a key before @, which tables and logs "
+            f"endpoint.{name}: holds a user or a key before @, which tables and logs "
             "would show; give the key by the environment variable of endpoint.key_env or by endpoint.key_secret"
         )
     for other, weight in others.items():
@@ -117,13 +126,14 @@ def _name_is_no_file_name(run_name: str) -> Iterator[str]:
 _RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
     ("budget.documents", "budget.fraction", "budget.tokens", "budget.money"): _budget_of_nothing,
     ("budget.money", "budget.prompt_price", "budget.completion_price"): _money_without_prices,
+    ("budget.money", "extraction.refine", "endpoint.refine_model", "endpoint.model"): _money_of_two_models,
     ("documents.min_chars", "documents.max_chars"): _no_length_between,
     ("quality.blocked_sources",): _no_regular_expression,
     ("quality.languages",): _no_language_code,
     ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
     ("decontaminate.benchmarks", "reference.held_out"): _two_of_one_name,
     ("storage.root",): _root_is_no_folder,
-    ("endpoint.url", "endpoint.others"): _no_servers,
+    ("endpoint.url", "endpoint.others", "endpoint.refine_url"): _no_servers,
     ("endpoint.in_flight", "bandit.pipeline_depth"): _no_request_for_either,
     ("run_name",): _name_is_no_file_name,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,7 @@ from equal.io.turns import Turns
 from equal.schemas import ARM_ID, DOC_ID, DOCUMENTS, EXTRACTIONS, QA_PAIRS, REPLIES
 from equal.state import Extracted, Limits, Pairs, Scored
 from equal.training.encoder import EncoderFactory
+from equal.transforms.decontaminate import SharedIndex
 from equal.transforms.extract import extract_pairs, qa_pairs_of
 from equal.transforms.passages import passages
 
@@ -84,15 +85,16 @@ class Extraction:
         )
 
     @cached_property
-    def index(self) -> BenchmarkIndex:
+    def index(self) -> SharedIndex:
         """What no pair may contain; n-grams that were spared on the documents are spared here too."""
         settings = self.job.config.decontaminate
-        return BenchmarkIndex.build(
+        index = BenchmarkIndex.build(
             read_judges(self.job.config),
             ngram_words=settings.ngram_words,
             short_words=settings.short_words,
             spared=read_spared(self.job.path("decontaminate", f"{self.job.upstream_hash('decontaminate')}.json")),
         )
+        return SharedIndex(self.job.spark.sparkContext.broadcast(index))
 
     @cached_property
     def guide(self) -> np.ndarray:
@@ -111,14 +113,19 @@ class Extraction:
         """The endpoint's, which is checked once, before the first call."""
         endpoint = self.job.config.endpoint
         key = read_key(endpoint)
-        needed = fewest_tokens(self.prompts[0], self.job.config.extraction.max_tokens)
+        most = self.job.config.extraction.max_tokens
+        needed = max(fewest_tokens(prompt, most) for prompt in self.prompts if prompt)
         check_servers(endpoint, key, min_context=needed)
         return key
 
-    def make_client(self, iteration: int, at_once: int = 1) -> PayingClientFactory:
-        """What makes the clients of an iteration's tasks."""
-        tasks = self.tasks(at_once) * at_once
-        return client_factory(self.job.config.endpoint, self.key, self.spool(iteration), tasks=tasks)
+    def make_client(
+        self, iteration: int, at_once: int = 1, max_failed_share: float | None = None
+    ) -> PayingClientFactory:
+        """What makes the clients of an iteration's tasks; arguments as of `read`."""
+        endpoint, tasks = self.job.config.endpoint, self.tasks(at_once) * at_once
+        if max_failed_share is not None:
+            endpoint = replace(endpoint, max_failed_share=max_failed_share)
+        return client_factory(endpoint, self.key, self.spool(iteration), tasks=tasks)
 
     def tasks(self, at_once: int = 1) -> int:
         """Tasks of an iteration: as many as run at once; requests in flight are shared out, one at least to each.
@@ -177,7 +184,7 @@ class Extraction:
             max_tokens=settings.max_tokens,
             min_answer_similarity=settings.min_answer_similarity,
             min_grounded_share=settings.min_grounded_share,
-            make_client=self.make_client(iteration, at_once),
+            make_client=self.make_client(iteration, at_once, max_failed_share),
             make_encoder=self.make_encoder,
             index=self.index,
             run_id=self.run_id,

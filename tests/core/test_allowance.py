@@ -20,7 +20,7 @@ from equal.io.prompts import load_prompts
 
 MAX_TOKENS = 60
 #: what the simulated model may say
-SAYINGS = ("pairs", "pairs", "pairs", "prose", "nothing", "no usage", "failed", "not counted")
+SAYINGS = ("pairs", "pairs", "pairs", "prose", "nothing", "no usage", "half a usage", "failed", "not counted")
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ class Server:
         number = int(request.passage_key[1:])
         question, answer = f"At what does metal number {number} melt?", f"Metal {number} melts at so many degrees."
         said = json.dumps({"pairs": [{"number": 1, "question": question, "answer": answer}]})
-        text = said if says in ("pairs", "no usage") else "I would rather not." if says == "prose" else ""
-        return (
-            Reply(text, "stop", attempts=1) if says == "no usage" else Reply(text, "stop", size, 0, length, attempts=1)
-        )
+        text = "" if says == "nothing" else "I would rather not." if says == "prose" else said
+        counts = {"no usage": (0, 0, 0), "half a usage": (size, 0, 0)}.get(says, (size, 0, length))
+        return Reply(text, "stop", *counts, attempts=1)
 
 
 def read(server: Server, allowance: Allowance) -> Reading:

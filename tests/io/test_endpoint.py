@@ -81,8 +81,8 @@ def test_the_deadline_is_for_the_whole_reply(fault: str) -> None:
     ("fault", "failure"),
     [
         ("bad_request", "failed"),
-        ("unauthorised", "failed"),
-        ("unknown_model", "failed"),
+        ("unauthorised", "not_sent"),
+        ("unknown_model", "not_sent"),
         ("too_long", "context_too_short"),
     ],
 )
@@ -98,8 +98,16 @@ def test_a_wrong_key_stops_the_others_before_they_are_sent() -> None:
     with ChatServer(key="right") as server:
         replies = ask(server, *numbered(50), key="wrong")
         assert len(server.bodies) <= 4
-        assert {reply.failure for reply in replies} == {"failed", "not_sent"}
-        assert (replies[-1].failure, replies[-1].error[:18]) == ("not_sent", "not sent: HTTP 401")
+        assert {reply.failure for reply in replies} == {"not_sent"}
+        assert replies[-1].error.startswith("not sent: HTTP 401")
+        assert "environment variable of endpoint.key_env" in replies[-1].error
+
+
+def test_a_share_of_one_lets_every_request_be_tried() -> None:
+    with ChatServer() as server:
+        server.fault = always("bad_request")
+        replies = ask(server, *numbered(40), max_failed_share=1.0)
+        assert [reply.failure for reply in replies] == ["failed"] * 40
 
 
 def test_a_server_that_is_gone_fails_the_rest_at_once() -> None:

@@ -52,6 +52,11 @@ def test_every_line_of_spark_conf_reaches_the_session(spark):
     assert spark.conf.get("spark.speculation") == "false"
 
 
+def test_a_session_that_may_pay_twice_is_refused():
+    with pytest.raises(PlatformError, match=r"spark.speculation: is true, .*; allowed: false; set it"):
+        module._require_one_attempt(SimpleNamespace(conf={"spark.speculation": "true"}))
+
+
 def test_jars_that_were_found_once_are_not_looked_for_again(monkeypatch, tmp_path):
     settings = module.local_settings()
     (tmp_path / ".ivy2").mkdir()

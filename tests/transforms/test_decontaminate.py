@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import pickle
+
+import pyarrow as pa
 
 from equal.core.contamination import BenchmarkIndex
 from equal.core.items import Item
-from equal.transforms.decontaminate import count_by_benchmark, find_contaminated, find_hits, spared_ngrams
+from equal.transforms.decontaminate import (
+    SharedIndex,
+    count_by_benchmark,
+    find_contaminated,
+    find_hits,
+    spared_ngrams,
+)
 
 COIN = Item("coin", "A fair coin is tossed ten times; what is the probability of exactly 3 heads?", "0.117")
 NOTICE = Item("notice", "This work may be copied and given away under the same terms. Who owns it?", "All.")
@@ -77,3 +86,19 @@ def test_what_is_rare_enough_or_in_fewer_than_ten_documents_is_never_spared(spar
     assert (len(removed), spared) == (14, [])
     removed, spared = contaminated(spark, corpus()[4:], share=0.0)
     assert (len(removed), spared) == (10, [])
+
+
+def test_an_index_reaches_tasks_by_itself_and_not_in_what_they_are_sent(spark):
+    items = [COIN, *(Item(str(i), " ".join(f"w{i}x{j}" for j in range(40)), "") for i in range(3000))]
+    index = BenchmarkIndex.build({"exam": items}, ngram_words=10, short_words=3)
+    shared = SharedIndex(spark.sparkContext.broadcast(index))
+    assert len(pickle.dumps(index)) > 1 << 20  # what is larger Spark writes to disk, with all that is beside it
+    assert len(pickle.dumps(shared)) < 1000
+
+    def look_up(batches):
+        for batch in batches:
+            hits = [shared.match(text) for text in batch.column(0).to_pylist()]
+            yield pa.RecordBatch.from_pydict({"item": [hit.item_id if hit else "" for hit in hits]})
+
+    texts = spark.createDataFrame([(COIN.question,), ("Nothing of note.",)], "text string")
+    assert sorted(row.item for row in texts.mapInArrow(look_up, "item string").collect()) == ["", "coin"]

@@ -151,9 +151,14 @@ async def ask_within(account: Account, requests: Sequence[Request], *, ask: Ask,
             error = f"not sent: {size.prompt_tokens} prompt tokens and up to {most} of a reply are above what is left"
             return Reply(failure=OVER_BUDGET, error=error)
         reply = await ask(request)
-        if reply.failure or reply.prompt_tokens:
+        if reply.failure:
             return reply
-        return replace(reply, prompt_tokens=size.prompt_tokens, completion_tokens=most)
+        unsaid = most if reply.text or not reply.prompt_tokens else 0  # an empty reply may well have taken nothing
+        return replace(
+            reply,
+            prompt_tokens=reply.prompt_tokens or size.prompt_tokens,
+            completion_tokens=reply.completion_tokens or unsaid,
+        )
 
     replies = list(await asyncio.gather(*map(ask_one, requests, sizes, limits, admitted)))
     account.settle(sum(reply.prompt_tokens for reply in replies), sum(reply.completion_tokens for reply in replies))

@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
-from equal.core.chat import Reply
+from equal.core.chat import NOT_SENT, Reply
 
 #: status, headers in any case, body or None for one that is too large -> what it says
 Read = Callable[[int, Mapping[str, str], bytes | None], Reply]
 
 _RETRIED = frozenset({408, 429, *range(500, 600)})
-_HOPELESS = frozenset({401, 403, 404})
+#: statuses that no request will fare better with, and what to do
+_HOPELESS = {
+    401: "give the right key by the environment variable of endpoint.key_env, or by endpoint.key_secret",
+    403: "give a key that may use the model, by endpoint.key_env or endpoint.key_secret",
+    404: "correct endpoint.url or endpoint.model",
+}
 #: statuses of a server that may be away; 0 is no answer at all
 PERHAPS_AWAY = frozenset({0, 502, 503, 504})
 
@@ -47,7 +52,9 @@ def raise_for(status: int, headers: Mapping[str, str], content: bytes) -> None:
         raise PassingError(said, status=status, retry_after_s=_retry_after_s(headers))
     if status == 400 and ("maximum context length" in message or "max_model_len" in message):
         raise FinalError(f"{said}; lower extraction.passage_chars or max_tokens", failure="context_too_short")
-    raise FinalError(said, hopeless=status in _HOPELESS)
+    if status in _HOPELESS:  # the document is read when that is mended: it is no dead letter
+        raise FinalError(f"{said}; {_HOPELESS[status]}", failure=NOT_SENT, hopeless=True)
+    raise FinalError(said)
 
 
 def _error_message(content: bytes) -> str:

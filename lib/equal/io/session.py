@@ -40,13 +40,13 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
         PlatformError: Java is missing or of another version, or spark-submit was not given Delta.
     """
     if on_databricks():
-        return SparkSession.builder.getOrCreate()
+        return _require_one_attempt(SparkSession.builder.getOrCreate())
     if SparkSession.getActiveSession() is None:
         _require_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("equal").config("spark.sql.shuffle.partitions", str(partitions))
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # started by spark-submit: jars cannot be added any more
-        return _without_jars_in_python(_require_delta(builder.getOrCreate()))
+        return _without_jars_in_python(_require_delta(_require_one_attempt(builder.getOrCreate())))
     master = os.environ.get("SPARK_MASTER", "local[*]")
     if master.startswith("local"):  # executors on other machines must find the driver
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -108,6 +108,15 @@ def local_settings() -> dict[str, str]:
     lines = (resources.files("equal.conf") / "spark.conf").read_text(encoding="utf-8").splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#")]
     return {key: value.strip() for key, value in pairs}
+
+
+def _require_one_attempt(session: SparkSession) -> SparkSession:
+    if str(session.conf.get("spark.speculation", "false")).lower() == "true":
+        raise PlatformError(
+            "spark.speculation: is true, with which two copies of a task may pay for the same calls; allowed: false; "
+            "set it in the cluster's configuration"
+        )
+    return session
 
 
 def _require_delta(session: SparkSession) -> SparkSession:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
+from pyspark import Broadcast
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from equal.core.contamination import BenchmarkIndex
+from equal.core.contamination import BenchmarkIndex, Hit
 from equal.schemas import DOC_ID, EVIDENCE, REASON, REMOVALS, SCHEMAS, SOURCE_FILE, STAGE, TEXT
 from equal.transforms.arrow import raw_texts
 
@@ -25,6 +27,20 @@ _HITS = pa.schema(
     ]
 )  # fmt: skip
 _HITS_DDL = "doc_id string, source_file string, benchmark string, item_id string, ngram string, key long, position int"
+
+
+@dataclass(frozen=True)
+class SharedIndex:
+    """A benchmark index that executors get by a broadcast of its own.
+
+    Spark writes to disk what is too large to travel with a task, and the endpoint's key must not be beside it there.
+    """
+
+    broadcast: Broadcast[BenchmarkIndex]
+
+    def match(self, text: str) -> Hit | None:
+        """Look a pair up in the benchmarks."""
+        return self.broadcast.value.match(text)
 
 
 def find_hits(documents: DataFrame, index: BenchmarkIndex) -> DataFrame:
