@@ -56,7 +56,7 @@ def test_a_count_is_tried_again_and_fails_like_a_request() -> None:
         assert (size.failure, size.prompt_tokens, reply.failure) == ("failed", 0, "")
     with ChatServer(key=KEY) as server:
         size, reply = exchange(server, key="sk-wrong")
-        assert (size.failure, reply.failure) == ("failed", "not_sent")
+        assert (size.failure, reply.failure) == ("not_sent", "not_sent")
         assert not server.bodies  # a wrong key is known before the request itself is sent
 
 
