@@ -83,7 +83,7 @@ def batches(requests: list[Row], prompts: list[list[int]], batch_tokens: int) ->
 
 
 def main() -> None:
-    """Answer what is asked; what an earlier call answered stays."""
+    """Answer what is asked, a batch at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("requests", type=Path)
     parser.add_argument("replies", type=Path)

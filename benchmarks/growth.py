@@ -32,17 +32,21 @@ DRIVER_MEMORY = "6g"
 Launch = Callable[[Path], list[str]]
 
 
+def settings(inputs: Path, store: Path, refs: Path) -> list[str]:
+    """The arguments of a corpus job over what lies in `inputs`."""
+    sets = ", ".join(f"{name}: {refs / name}.jsonl.gz" for name in SETS)
+    given = (
+        f"documents.path={inputs}", f"storage.root={store}", f"decontaminate.benchmarks={{{sets}}}",
+        "deduplicate.threshold=0.7",
+    )  # fmt: skip
+    return [part for setting in given for part in ("--set", setting)]
+
+
 def run_jobs(
     inputs: Path, store: Path, refs: Path, launch: Launch = lambda job: [sys.executable, str(job)]
 ) -> tuple[dict[str, float], dict[str, Measured]]:
     """Run every job over what lies in `inputs`; seconds by the jobs' own marks, and their whole processes."""
-    sets = ", ".join(f"{name}: {refs / name}.jsonl.gz" for name in SETS)
-    settings = (
-        f"documents.path={inputs}", f"storage.root={store}", f"decontaminate.benchmarks={{{sets}}}",
-        "deduplicate.threshold=0.7",
-    )  # fmt: skip
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    processes = {}
+    arguments, processes = settings(inputs, store, refs), {}
     for job in JOBS:
         command = [*launch(ROOT / "jobs" / f"{job}.py"), *arguments]
         log = store.parent / f"{job}.log"

@@ -16,10 +16,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from decontaminate import SETS
 from dedup_peers import BUILD
 from deltalake import DeltaTable
-from growth import DRIVER_MEMORY
+from growth import DRIVER_MEMORY, settings
 from passages import ensure
 from processes import Measured, measure
 from results import write
@@ -46,15 +45,9 @@ print(json.dumps(seconds))
 
 def run_corpus(inputs: Path, store: Path, refs: Path) -> tuple[dict[str, float], Measured]:
     """Bring what is new in `inputs` into `store`; seconds of every stage, and the whole process."""
-    sets = ", ".join(f"{name}: {refs / name}.jsonl.gz" for name in SETS)
-    settings = (
-        f"documents.path={inputs}", f"storage.root={store}", f"decontaminate.benchmarks={{{sets}}}",
-        "deduplicate.threshold=0.7",
-    )  # fmt: skip
-    arguments = [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "SPARK_DRIVER_MEMORY": DRIVER_MEMORY}
     log = store.parent / f"{store.name}.log"
-    done = measure([sys.executable, "-c", CORPUS_STAGES, *arguments], log, environment)
+    done = measure([sys.executable, "-c", CORPUS_STAGES, *settings(inputs, store, refs)], log, environment)
     lines = done.output.splitlines()  # Spark may say something as it ends
     print("\n".join(line for line in lines if " rows in, " in line), flush=True)
     return json.loads(next(line for line in lines if line.startswith("{"))), done
