@@ -82,7 +82,7 @@ ORDER BY e.run_id, documents DESC, e.status;
 SELECT e.run_id, e.error, count(*) AS documents, max(e.attempts) AS most_attempts
 FROM extractions e
 LEFT JOIN iterations i ON i.run_id = e.run_id AND i.iteration = e.iteration
-WHERE e.final AND e.status IN ('failed', 'context_too_short', 'not_sent') AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
+WHERE e.final AND (e.unserved > 0 OR e.status = 'not_sent') AND (i.run_id IS NOT NULL OR e.run_id LIKE 'warm_up-%')
 GROUP BY e.run_id, e.error
 ORDER BY documents DESC, e.run_id, e.error;
 

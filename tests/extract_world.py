@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from pyspark.sql import functions as F
+
 from equal.config import RunConfig, load
 from equal.io.tables import Tables
 from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES
@@ -23,7 +25,7 @@ EXAM = {
     "question": "Two dice are thrown at once; how likely is it that both of them show six?",
     "answer": "1/36",
 }
-#: when and by how much time a row was written does not count
+#: when and by how much time a row was written does not count, nor what was paid in vain
 COMPARED = {
     ARM_HISTORY: "iteration, arm_id, pulls, documents, pairs, reward, standard_error, ds_score, converged, exhausted",
     QA_PAIRS: "iteration, pair_id, arm_id, doc_id, passage_index, question, answer, embedding",
@@ -36,7 +38,14 @@ COMPARED = {
 def contents(spark, config: RunConfig) -> dict[str, list]:
     tables = Tables(spark, config.storage.root)
     return {
-        name: sorted(map(repr, spark.sql(f"SELECT {what} FROM {tables.name(name)} WHERE run_id = 'r'").collect()))
+        name: sorted(
+            map(
+                repr,
+                spark.sql(
+                    f"SELECT {what} FROM {tables.name(name)} WHERE run_id = 'r' AND iteration IS NOT NULL"
+                ).collect(),
+            )
+        )
         for name, what in COMPARED.items()
     }
 
@@ -51,6 +60,16 @@ def settings_file(config: RunConfig, path: Path) -> Path:
     }
     path.write_text(json.dumps(changed))
     return path
+
+
+def unbilled(spark, config: RunConfig) -> dict[str, tuple[int, ...]]:
+    """By run, calls and tokens of its replies that no row of the ledger tells, or that it tells too often."""
+    tables, tokens = Tables(spark, config.storage.root), ("prompt_tokens", "cached_tokens", "completion_tokens")
+    sums = [F.sum(name).alias(name) for name in ("calls", *tokens)]
+    paid = tables.read(REPLIES).selectExpr("run_id", "1 AS calls", *tokens)
+    billed = tables.read(COSTS).selectExpr("run_id", "-calls AS calls", *[f"-{name} AS {name}" for name in tokens])
+    rows = paid.union(billed.fillna(0)).groupBy("run_id").agg(*sums).collect()
+    return {row.run_id: tuple(row)[1:] for row in rows if any(tuple(row)[1:])}
 
 
 def paid(spark, config: RunConfig) -> int:

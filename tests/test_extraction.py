@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from equal.config import load
 from equal.core.allowance import Amount
 from equal.extraction import Extraction, extracted_of
+from equal.io.spool import Paid
 
 
 def extraction(slots: int, in_flight: int = 24, depth: int = 1) -> Extraction:
@@ -48,13 +49,12 @@ def test_iterations_beside_each_other_never_have_more_requests_in_flight_than_al
 
 
 def row(doc_id: str, place: int = 0, pair_id: str | None = None, **other: object) -> dict[str, object]:
-    """A pass over a document, which took a call of 10 + 2 tokens and paid for half of it; or one more pair of it."""
+    """A pass over a document, which took three calls of 10 + 2 tokens together; or one more pair of it."""
     counts = {"calls": 1, "cached_calls": 2, "prompt_tokens": 10, "completion_tokens": 2}
-    paid = {"paid_prompt_tokens": 5, "paid_cached_tokens": 3, "paid_completion_tokens": 1}
     needed = {"needed_tokens": 0, "needed_money": 0.0}
     embedding = None if pair_id is None else np.array([1.0, float(place)], np.float32)
     known = {"arm_id": 7, "doc_id": doc_id, "final": True, "status": "accepted", "place": place}
-    return {**known, **counts, **paid, **needed, "pair_id": pair_id, "embedding": embedding, **other}
+    return {**known, **counts, **needed, "pair_id": pair_id, "embedding": embedding, **other}
 
 
 def test_a_row_counts_once_whatever_its_pairs_and_a_document_once_whatever_its_passes():
@@ -66,10 +66,10 @@ def test_a_row_counts_once_whatever_its_pairs_and_a_document_once_whatever_its_p
         row("b", status="void", arm_id=8, needed_tokens=90, needed_money=0.5),
         row("c", 0, "p2", arm_id=8),
     ]
-    extracted = extracted_of(found, budget)
+    extracted = extracted_of(found, Paid(5, 20, 12, 4), budget)
     assert extracted.documents == {7: 1, 8: 2}
     assert extracted.outcomes == {"accepted": 2, "void": 1}
-    assert (extracted.calls, extracted.cached_calls) == (4, 8)
+    assert (extracted.calls, extracted.cached_calls) == (5, 7), "a task that died had paid for one more"
     assert (extracted.prompt_tokens, extracted.completion_tokens) == (40, 8)
     assert (extracted.paid_prompt_tokens, extracted.paid_cached_tokens, extracted.paid_completion_tokens) == (
         20,
@@ -85,6 +85,6 @@ def test_a_row_counts_once_whatever_its_pairs_and_a_document_once_whatever_its_p
 
 
 def test_of_nothing_nothing_is_brought():
-    extracted = extracted_of([], load().budget)
+    extracted = extracted_of([], Paid(), load().budget)
     assert (extracted.documents, extracted.calls, extracted.need) == ({}, 0, Amount(0))
     assert len(extracted.pairs.pair_ids) == 0

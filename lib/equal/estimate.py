@@ -15,10 +15,11 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from equal.config import RunConfig
+from equal.core.chat import UNSERVED
 from equal.core.costs import inference_flops, money
 from equal.core.estimate import CONFIDENCE, Foreseen, Range, busy_seconds, foresee
 from equal.errors import EndpointError
-from equal.extraction import UNSERVED, Extraction
+from equal.extraction import Extraction
 from equal.history import discard_uncommitted
 from equal.io.lock import run_lock
 from equal.io.marks import Marks

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.bill import settle_bill
 from equal.config import Budget
 from equal.core.allowance import Allowance, Amount
-from equal.core.chat import NOT_SENT
+from equal.core.chat import NOT_SENT, UNSERVED
 from equal.core.contamination import BenchmarkIndex
 from equal.core.costs import money
 from equal.core.qa import Prompt, fewest_tokens, usual_tokens
@@ -28,7 +29,7 @@ from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import load_judges, read_items, read_judges, read_spared
 from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned, fold_all
-from equal.io.spool import ReplySpool
+from equal.io.spool import Paid, ReplySpool
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
 from equal.io.turns import Turns
@@ -39,13 +40,8 @@ from equal.transforms.decontaminate import SharedIndex
 from equal.transforms.extract import extract_pairs, qa_pairs_of
 from equal.transforms.passages import passages
 
-#: outcomes that are the endpoint's, not the document's
-UNSERVED = ("failed", "context_too_short")
 #: what of the rows of an iteration adds up
-_SUMMED = (
-    *("calls", "cached_calls", "prompt_tokens", "completion_tokens"),
-    *("paid_prompt_tokens", "paid_cached_tokens", "paid_completion_tokens"),
-)
+_SUMMED = ("calls", "cached_calls", "prompt_tokens", "completion_tokens")
 #: in place of the arm of a document that was read before there were arms
 _NO_ARM = -1
 
@@ -149,10 +145,12 @@ class Extraction:
 
     def recover(self, first_iteration: int) -> None:
         """Take over what killed processes left: their replies are kept, rows without a commit mark go."""
-        root = self.job.config.storage.root
-        fold_abandoned(self.job.path("spool"), root, self.job.tables)
-        fold_all(self.job.path("spool", self.job.owner), self.job.tables)
-        discard_uncommitted(self.job.tables, self.run_id, first_iteration)
+        tables, config, owner = self.job.tables, self.job.config, self.job.owner
+        settle = partial(settle_bill, tables, config)
+        fold_abandoned(self.job.path("spool"), config.storage.root, tables, settle)
+        fold_all(self.job.path("spool", owner), tables)
+        discard_uncommitted(tables, self.run_id, first_iteration)
+        settle(owner)
 
     def read(
         self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None,
@@ -199,7 +197,7 @@ class Extraction:
         finally:
             cut.unpersist()
         found = _collected(self._written(iteration))
-        extracted = extracted_of(found, job.config.budget)
+        extracted = extracted_of(found, self.spool(iteration).paid(), job.config.budget)
         self._require_served(extracted, found, max_failed_share)
         return extracted
 
@@ -268,8 +266,11 @@ def _collected(written: DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def extracted_of(found: Sequence[Mapping[str, Any]], budget: Budget) -> Extracted:
-    """What an iteration brought, of its rows as `_collected` returns them."""
+def extracted_of(found: Sequence[Mapping[str, Any]], paid: Paid, budget: Budget) -> Extracted:
+    """What an iteration brought, of its rows as `_collected` returns them, and what was paid for it.
+
+    The bill is not that of the rows: the task that wrote them may have found in the spool what one paid for that died.
+    """
     rows = [row for row in found if row["place"] == 0]
     final = [row for row in rows if row["final"]]
     sums = {name: sum(row[name] for row in rows) for name in _SUMMED}
@@ -279,8 +280,14 @@ def extracted_of(found: Sequence[Mapping[str, Any]], budget: Budget) -> Extracte
         dict(Counter(row[ARM_ID] for row in final)),
         in_order([row for row in found if row["pair_id"] is not None]),
         dict(Counter(row["status"] for row in final)),
-        **sums,
+        calls=paid.calls,
+        cached_calls=max(sums["calls"] + sums["cached_calls"] - paid.calls, 0),
+        prompt_tokens=sums["prompt_tokens"],
+        completion_tokens=sums["completion_tokens"],
         money=money(sums["prompt_tokens"], sums["completion_tokens"], *prices),
-        paid_money=money(sums["paid_prompt_tokens"], sums["paid_completion_tokens"], *prices),
+        paid_prompt_tokens=paid.prompt_tokens,
+        paid_cached_tokens=paid.cached_tokens,
+        paid_completion_tokens=paid.completion_tokens,
+        paid_money=money(paid.prompt_tokens, paid.completion_tokens, *prices),
         need=Amount(int(tokens), float(money_needed)),
     )

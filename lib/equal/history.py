@@ -139,7 +139,7 @@ def in_order(rows: Sequence[Mapping[str, Any]]) -> Pairs:
 
 
 def settle_retries(tables: Tables, run_id: str) -> None:
-    """Of a document that was asked about again, leave the last committed outcome alone as `final`.
+    """Of a document that was asked about again, leave the last committed outcome alone as `final`, and its pairs.
 
     It comes after the commit of the iteration that asked again: a process that is killed between the two leaves two
     outcomes, which the next one settles.
@@ -152,6 +152,7 @@ def settle_retries(tables: Tables, run_id: str) -> None:
     last = outcomes.where(F.col("iteration").isin([row.iteration for row in again])).groupBy("run_id", "doc_id")
     last = last.agg(F.max("iteration").alias("iteration"))
     older = "target.run_id = source.run_id AND target.doc_id = source.doc_id AND target.iteration < source.iteration"
+    tables.discard(QA_PAIRS, last, older)
     tables.update(EXTRACTIONS, last, f"{older} AND target.final", {"final": "false"})
 
 
@@ -223,7 +224,7 @@ def record_iteration(
     mark = {
         "run_id": run.run_id, "iteration": iteration.number, "warm_up": iteration.warm_up,
         "arms": sorted(iteration.arms), "documents": documents,
-        "pairs": len(extracted.pairs.pair_ids), "prompt_tokens": extracted.prompt_tokens,
+        "pairs": len(extracted.pairs.pair_ids) - extracted.replaced, "prompt_tokens": extracted.prompt_tokens,
         "completion_tokens": extracted.completion_tokens, "money": extracted.money,
         "total_documents": spent.documents, "total_tokens": spent.tokens, "total_money": spent.money,
         "reserved_tokens": iteration.reserved.tokens, "reserved_money": iteration.reserved.money,

@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
 
+import numpy as np
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from equal.errors import BudgetError
-from equal.extraction import UNSERVED
 from equal.history import record_iteration, settle_retries
 from equal.io.progress import reading_progress
 from equal.io.stage import Job, Outcome
@@ -31,10 +31,10 @@ _AFTER = ("select", "finetune", "evaluate")
 
 
 def retry_failed(job: Job) -> Outcome:
-    """Ask again about the run's documents whose outcome is the endpoint's fault, then go on as `run_to_budget` does.
+    """Ask again about the run's documents that the endpoint failed, wholly or in part, then go on as `run_to_budget`.
 
-    Their new outcome takes the place of the old one, whose row stays with `final` false. One that fails again does
-    not stop the others, however large the share.
+    Their new outcome takes the place of the old one, whose row stays with `final` false, and their new pairs that of
+    the old ones. One that fails again does not stop the others, however large the share.
 
     Raises:
         BudgetError: too little of the budget of tokens or money is left.
@@ -42,7 +42,7 @@ def retry_failed(job: Job) -> Outcome:
     """
     opened = open_run(job)
     failed = committed(job.tables, EXTRACTIONS, opened.run.run_id).where(F.col("final"))
-    failed = failed.where(F.col("status").isin(*UNSERVED)).select(DOC_ID, "arm_id").orderBy(DOC_ID)
+    failed = failed.where(F.col("unserved") > 0).select(DOC_ID, "arm_id").orderBy(DOC_ID)
     rows = failed.collect()
     if not rows:
         log.info("extract: no document of run %s failed, nothing to ask again", opened.run.run_id)
@@ -68,12 +68,14 @@ def _ask_again(job: Job, opened: Opened, failed: list[tuple[str, int]]) -> None:
     with bar, reading_progress(bar, opened.reading.spool(number).count):
         extracted = opened.reading.read(number, documents, share, max_failed_share=1.0)
         opened.reading.keep(number)
-    brought = len(extracted.pairs.pair_ids)
-    if brought:  # before the commit: a kill between the two costs a stage that is run once more
+    again = np.isin(state.pairs.doc_ids, [doc_id for doc_id, _ in asked])
+    old, new = set(state.pairs.pair_ids[again]), set(extracted.pairs.pair_ids)
+    if old != new:  # before the commit: a kill between the two costs a stage that is run once more
         names = ", ".join(f"'{stage}'" for stage in _AFTER)
         job.tables.delete(STAGES, f"run_id = '{opened.run.run_id}' AND stage IN ({names})")
 
-    none_new = replace(extracted, documents=dict.fromkeys(extracted.documents, 0))
+    state = replace(state, pairs=state.pairs.where(~again))
+    none_new = replace(extracted, documents=dict.fromkeys(extracted.documents, 0), replaced=len(old))
     flight = Flight(number, (), {}, share, warming_up(state, opened.policy))
     _, iteration = settle(state, flight, none_new, opened.policy, limits, opened.reading.score)
     flops = flops_of(job.config, iteration)
@@ -81,6 +83,6 @@ def _ask_again(job: Job, opened: Opened, failed: list[tuple[str, int]]) -> None:
     settle_retries(job.tables, opened.run.run_id)
     outcomes = ", ".join(f"{status} {count}" for status, count in Counter(extracted.outcomes).most_common())
     log.info(
-        "extract: asked again about %d of %d documents that had failed: %s; %d pairs",
-        len(asked), len(failed), outcomes, brought,
+        "extract: asked again about %d of %d documents that had failed: %s; %d new pairs",
+        len(asked), len(failed), outcomes, len(new - old),
     )  # fmt: skip

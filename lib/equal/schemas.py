@@ -87,7 +87,7 @@ SCHEMAS: dict[str, StructType] = {
     # clustering: input_hash of the cluster stage; earlier ones stay, as an arm_id is a cluster_id of its run's own
     CENTROIDS: _struct(clustering=_S, cluster_id=_I, num_documents=_L, fingerprint=_S, centroid=_VECTOR),
     ASSIGNMENTS: _struct(clustering=_S, doc_id=_S, cluster_id=_I, distance=_D),
-    # every paid-for reply; error replies are not here, they are in extractions
+    # every paid-for reply, and the run that paid, `corpus` for the warm-up; errors are not here but in extractions
     REPLIES: _struct(
         request_key=_S,
         passage_key=_S,
@@ -103,8 +103,10 @@ SCHEMAS: dict[str, StructType] = {
         parameters=_S,
         messages=_S,
         text=_S,
+        run_id=_S,
     ),
-    # one row a document and pass; on the row marked final stand the document's one outcome and its pairs
+    # one row a document and pass; on the row marked final stand the document's one outcome, its pairs, and how many
+    # of the requests about it the endpoint failed: above 0 it is a dead letter, also when others gave pairs
     EXTRACTIONS: _struct(
         run_id=_S,
         iteration=_I,
@@ -125,6 +127,7 @@ SCHEMAS: dict[str, StructType] = {
         needed_tokens=_L,
         needed_money=_D,
         passages=_I,
+        unserved=_I,
         num_pairs=_I,
         num_rejected=_I,
         request_keys=ArrayType(_S),

@@ -100,6 +100,7 @@ class Extracted:
 
     Attributes:
         documents: documents read, by arm.
+        replaced: pairs of an earlier reading of the same documents, whose place those of this one take.
         outcomes: documents by outcome; adds up to the documents read.
         prompt_tokens: of all replies used, cached or not; likewise completion_tokens and money.
         paid_prompt_tokens: of the replies that were asked for now; likewise the other paid_ figures.
@@ -120,6 +121,7 @@ class Extracted:
     paid_completion_tokens: int = 0
     paid_money: float = 0.0
     need: Amount = NOTHING
+    replaced: int = 0
 
 
 @dataclass(frozen=True)

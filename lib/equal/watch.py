@@ -13,7 +13,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from equal.config import RunConfig
-from equal.extraction import UNSERVED
+from equal.core.chat import UNSERVED
 from equal.history import Step
 from equal.io.progress import write_progress
 from equal.io.tracking import ExtractionRun

@@ -26,7 +26,7 @@ from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
 from equal.schemas import ARM_HISTORY, CENTROIDS, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES, STAGES
-from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file
+from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file, unbilled
 from small_disk import needs_namespaces, run_out_of_space
 
 
@@ -63,6 +63,7 @@ def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
     costs = tables.read(COSTS).where("cached_tokens > 0").collect()
     assert {row.stage for row in costs} == {"warm_up", "extract"}
     assert sum(row.cached_tokens for row in costs) == stored
+    assert unbilled(spark, unbroken.config) == {}
 
 
 def test_a_token_budget_is_never_exceeded_and_what_a_document_needs_is_read_back(spark, config):
@@ -123,6 +124,7 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
     assert contents(spark, config) == unbroken.contents
     assert unbroken.calls <= len(server.bodies) <= unbroken.calls + IN_FLIGHT
     assert paid(spark, config) == BUDGET
+    assert unbilled(spark, config) == {}
 
 
 @pytest.mark.chaos
@@ -161,6 +163,9 @@ def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, s
     run_stage(config, "extract", RUN["extract"])
     assert contents(spark, config) == unbroken.contents
     assert len(server.bodies) == unbroken.calls - 8
+    assert unbilled(spark, config) == {}, "what came before it failed is on the bill"
+    vain = Tables(spark, config.storage.root).read(COSTS).where("run_id = 'r' AND iteration IS NULL").collect()
+    assert [(row.calls, row.documents) for row in vain] == [(2, 0)], "the other six are of an iteration that was whole"
 
 
 def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_drops(
@@ -185,6 +190,7 @@ def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_d
         run_stage(settings, "cluster", ARMS["cluster"])
     run_stage(config, "extract", RUN["extract"])
     assert contents(spark, config) == unbroken.contents
+    assert unbilled(spark, config) == {}
     tables = Tables(spark, config.storage.root)
     named = {row.clustering for row in tables.read(ITERATIONS).collect()}
     assert named == {Marks.read(tables, config).of("cluster")["input_hash"]}
@@ -231,7 +237,7 @@ def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, mo
     assert rows.groupBy("run_id").count().select("count").orderBy("count").collect() == [(6,), (12,)]
 
 
-def test_replies_of_a_run_that_was_abandoned_serve_the_others(config, server, monkeypatch):
+def test_replies_of_a_run_that_was_abandoned_serve_the_others(spark, config, server, monkeypatch):
     """A run died with replies in its spool and is never resumed; another run asks the same."""
 
     keep = Extraction.keep
@@ -249,3 +255,5 @@ def test_replies_of_a_run_that_was_abandoned_serve_the_others(config, server, mo
     run_stage(config, "extract", RUN["extract"])
     asked = [json.dumps(body["messages"]) for body in server.bodies]
     assert len(asked) == len(set(asked))
+    assert unbilled(spark, config) == {}
+    assert Tables(spark, config.storage.root).read(COSTS).where("run_id = 'abandoned' AND calls > 0").count() == 1

@@ -22,6 +22,7 @@ def outcomes(tables: Tables) -> dict[str, tuple]:
 
 def pairs(tables: Tables) -> dict[str, tuple]:
     rows = tables.read(QA_PAIRS).where("run_id = 'r'").collect()
+    assert len({row.pair_id for row in rows}) == len(rows), "of a document that was read twice the pairs stand once"
     return {row.pair_id: (row.arm_id, row.doc_id, row.question, row.answer, row.embedding) for row in rows}
 
 
@@ -31,18 +32,27 @@ def last_rewards(tables: Tables) -> dict[int, tuple]:
 
 
 def fail(spark, tables: Tables) -> list[str]:
-    """Make it that some documents had failed: outcome, pairs and replies of a server that was not there."""
-    rows = tables.read(EXTRACTIONS).where("run_id = 'r' AND final AND num_pairs > 0").orderBy("doc_id").limit(LOST)
-    lost = rows.collect()
+    """Make it that some documents had failed: outcome, pairs and replies of a server that was not there.
+
+    Of one more a request failed beside that which gave its pairs.
+    """
+    rows = tables.read(EXTRACTIONS).where("run_id = 'r' AND final AND num_pairs > 0").orderBy("doc_id").limit(LOST + 1)
+    *lost, half = rows.collect()
     documents = ", ".join(f"'{row.doc_id}'" for row in lost)
     keys = ", ".join(f"'{key}'" for row in lost for key in row.request_keys)
     spark.sql(
-        f"UPDATE {tables.name(EXTRACTIONS)} SET status = 'failed', num_pairs = 0, pairs = filter(pairs, p -> false) "
-        f"WHERE run_id = 'r' AND doc_id IN ({documents})"
+        f"UPDATE {tables.name(EXTRACTIONS)} SET status = 'failed', unserved = 1, num_pairs = 0, "
+        f"pairs = filter(pairs, p -> false) WHERE run_id = 'r' AND doc_id IN ({documents})"
     )
+    spark.sql(f"UPDATE {tables.name(EXTRACTIONS)} SET unserved = 1 WHERE run_id = 'r' AND doc_id = '{half.doc_id}'")
     tables.delete(QA_PAIRS, f"doc_id IN ({documents})")
     tables.delete(REPLIES, f"request_key IN ({keys})")
     return [row.doc_id for row in lost]
+
+
+def outcome_rows(tables: Tables, condition: str) -> list[str]:
+    rows = tables.read(EXTRACTIONS).where(f"run_id = 'r' AND {condition}").collect()
+    return sorted(row.doc_id for row in rows)
 
 
 def test_the_failed_are_asked_again_as_one_more_iteration_and_a_kill_after_its_commit_is_settled(
@@ -53,6 +63,8 @@ def test_the_failed_are_asked_again_as_one_more_iteration_and_a_kill_after_its_c
     iterations = tables.read(ITERATIONS).where("run_id = 'r'").orderBy("iteration").collect()
     lost = fail(spark, tables)
     assert {outcomes(tables)[doc_id][1] for doc_id in lost} == {"failed"}
+    new_pairs = before[1].keys() - pairs(tables).keys()
+    assert new_pairs
     server.bodies.clear()
 
     def die(*_: object) -> None:
@@ -72,8 +84,9 @@ def test_the_failed_are_asked_again_as_one_more_iteration_and_a_kill_after_its_c
     assert after[:-1] == iterations
     assert (after[-1].documents, after[-1].total_documents) == (0, iterations[-1].total_documents)
     assert after[-1].total_tokens > iterations[-1].total_tokens
-    kept = tables.read(EXTRACTIONS).where("run_id = 'r' AND status = 'failed' AND NOT final")
-    assert sorted(row.doc_id for row in kept.collect()) == lost
+    assert outcome_rows(tables, "status = 'failed' AND NOT final") == lost
+    assert len(outcome_rows(tables, "status = 'accepted' AND unserved > 0 AND NOT final")) == 1
+    assert sum(row.pairs for row in after) == sum(row.pairs for row in iterations) + len(new_pairs)
     version = tables.version(EXTRACTIONS)
     run_stage(finished, "extract", RUN["extract"])
     assert tables.version(EXTRACTIONS) == version

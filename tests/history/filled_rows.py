@@ -62,8 +62,9 @@ def extraction_rows(
         "prompt_tokens": 600, "completion_tokens": 25,
         "paid_prompt_tokens": 0 if known else 600, "paid_cached_tokens": 0 if known else 480,
         "paid_completion_tokens": 0 if known else 25,
-        "needed_tokens": None, "needed_money": None, "passages": 1, "num_pairs": len(accepted),
-        "num_rejected": len(pairs) - len(accepted), "request_keys": [request], "pairs": pairs,
+        "needed_tokens": None, "needed_money": None, "passages": 1, "unserved": int(not answered),
+        "num_pairs": len(accepted), "num_rejected": len(pairs) - len(accepted),
+        "request_keys": [request], "pairs": pairs,
         "error": None if answered else f"HTTP 503 {HOSTILE}",
     }  # fmt: skip
     reply = {

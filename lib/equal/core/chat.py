@@ -14,6 +14,8 @@ NOT_SENT = "not_sent"
 #: of one whose worst case was above what was left of its document's allowance
 OVER_BUDGET = "over_budget"
 UNASKED = (NOT_SENT, OVER_BUDGET)
+#: what is the endpoint's fault, not the document's: dead letters, which may be asked again
+UNSERVED = ("failed", "context_too_short")
 #: one turn: {"role": "system" | "user" | "assistant", "content": ...}
 Message = dict[str, str]
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from equal.core.allowance import NOTHING, UNLIMITED, Account, Allowance, Amount, Ask, AskAll, Count, ask_within
-from equal.core.chat import NOT_SENT, UNASKED, Reply, Request
+from equal.core.chat import NOT_SENT, UNASKED, UNSERVED, Reply, Request
 from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
 from equal.core.pairs import Pair, Pass, Passage
 from equal.core.qa import QA, Prompt
@@ -73,6 +73,7 @@ class Reading:
         pairs: accepted and rejected, in the order of the document.
         setbacks: (reason, detail) of replies that gave no pairs at all.
         num_skipped: passages that were not read.
+        unserved: requests that the endpoint failed, in either pass, whatever else the document gave.
         notes: for a person, what else was not read as it stands.
         need: the most that was taken and wanted at once; nothing where the allowance has no limit.
     """
@@ -81,6 +82,7 @@ class Reading:
     pairs: list[Pair] = field(default_factory=list)
     setbacks: list[tuple[str, str]] = field(default_factory=list)
     num_skipped: int = 0
+    unserved: int = 0
     notes: list[str] = field(default_factory=list)
     need: Amount = NOTHING
 
@@ -168,6 +170,7 @@ async def _asked(
         reading.passes[-1].replies += [one.reply for one in tries]
         last = tries[-1]
         reading.passes[-1].keys.append(None if last.reply.failure in UNASKED else last.request.key)
+        reading.unserved += last.reply.failure in UNSERVED
         num, total = last.num_sentences, len(passage.sentences)
         if num < total:
             reading.notes.append(f"passage {passage.index} shortened to {num} of {total} sentences, {prompt.kind}")

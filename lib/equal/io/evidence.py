@@ -6,6 +6,7 @@ import json
 import os
 import re
 import textwrap
+from datetime import datetime
 from typing import Any
 
 import mlflow
@@ -117,8 +118,9 @@ def ledger(tables: Tables, runs: list[str]) -> list[Record]:
 
 def foreseen(tables: Tables, run_id: str, ledger_rows: list[Record]) -> list[Record]:
     """What was estimated for the run, beside what the ledger says it took: stage, measure, low, high, actual."""
-    took = {row["stage"]: row for row in ledger_rows if row["run_id"] in (CORPUS, run_id)}
     rows = _records(tables.read(ESTIMATES).where(F.col("run_id") == run_id))
+    took = {row["stage"]: row for row in ledger_rows if row["run_id"] == run_id}
+    took |= _warm_up_after(tables, next((row["estimated_at"] for row in rows if row["stage"] == "warm_up"), None))
     for row in rows:
         stage = took.get(row["stage"], {})
         row["actual"] = (
@@ -128,6 +130,15 @@ def foreseen(tables: Tables, run_id: str, ledger_rows: list[Record]) -> list[Rec
         )
     order = ("documents", "calls", "prompt_tokens", "completion_tokens", "tokens", "money", "seconds")
     return sorted(rows, key=lambda row: (stage_order(row["stage"]), order.index(row["measure"])))
+
+
+def _warm_up_after(tables: Tables, moment: datetime | None) -> dict[str, Record]:
+    """What the warm-up took that ended first after a moment; the ledger's sum is that of all configurations."""
+    if moment is None:
+        return {}
+    entered = tables.read(COSTS).where((F.col("run_id") == CORPUS) & (F.col("stage") == "warm_up"))
+    ended = entered.where((F.col("recorded_at") >= moment) & (F.col("documents") > 0)).orderBy("recorded_at").limit(1)
+    return {row["stage"]: row for row in _records(ended)}
 
 
 def rejections(tables: Tables, run_id: str) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,20 +138,21 @@ def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: in
     return PayingClientFactory(client, spool)
 
 
-def fold_abandoned(folder: str, root: str, tables: Tables) -> None:
+def fold_abandoned(folder: str, root: str, tables: Tables, settle: Callable[[str], None]) -> None:
     """Fold the spools of runs that nobody works on: what a killed run paid for serves all others.
 
     Args:
         folder: holds a folder a run, under the name of the run's lock, in which each iteration has its spool.
         root: storage.root, where the locks are.
         tables: where the replies go.
+        settle: is told the name of a run of which some were folded, while its lock is held.
     """
     for run in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
         with suppress(RunLockedError), run_lock(root, run.name):
-            fold_all(str(run), tables)
+            if fold_all(str(run), tables):
+                settle(run.name)
 
 
-def fold_all(folder: str, tables: Tables) -> None:
-    """Fold the spools of one run, one an iteration, while nothing of it is being extracted."""
-    for spool in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
-        ReplySpool(str(spool)).fold(tables)
+def fold_all(folder: str, tables: Tables) -> int:
+    """Fold the spools of one run, one an iteration, while nothing of it is being extracted; returns rows added."""
+    return sum(ReplySpool(str(spool)).fold(tables) for spool in sorted(Path(folder).glob("*")) if spool.is_dir())

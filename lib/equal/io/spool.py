@@ -33,8 +33,22 @@ _FOLDING = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Paid:
+    """The bill of replies; a request that two tasks asked at once stands twice on it."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class ReplySpool:
-    """A folder of replies; `root` must be visible to the driver and to every executor."""
+    """A folder of replies: a run's, and in it one of each iteration.
+
+    Attributes:
+        root: visible to the driver and to every executor; the name of the folder above it is that of who pays.
+    """
 
     root: str
 
@@ -79,6 +93,12 @@ class ReplySpool:
         """Replies that wait to be folded, by the names of their files."""
         return sum(int(name.removesuffix(_SUFFIX).rpartition("-")[2]) for name in _names(self.root))
 
+    def paid(self) -> Paid:
+        """What all that waits to be folded took, also the replies of tasks that failed and were tried again."""
+        replies = [reply for name in _names(self.root) for reply, _ in _records(Path(self.root, name))]
+        sums = [sum(getattr(reply, name) for reply in replies) for name in list(vars(Paid()))[1:]]
+        return Paid(len(replies), *sums)
+
     def fold(self, tables: Tables) -> int:
         """Move what is spooled into the table `replies`; safe to repeat after a crash at any point.
 
@@ -105,7 +125,8 @@ class ReplySpool:
                 kept = rows.setdefault(row[REQUEST_KEY], row)
                 rows[row[REQUEST_KEY]] = min(kept, row, key=lambda each: each["received_at"])
             if len(rows) >= _FOLD_ROWS or number == len(files):
-                added += _append_new(tables, list(rows.values()))
+                run_id = os.path.basename(os.path.dirname(self.root))
+                added += _append_new(tables, [{**row, "run_id": run_id} for row in rows.values()])
                 for done in batch:
                     done.unlink(missing_ok=True)
                 batch, rows = [], {}

@@ -112,6 +112,16 @@ class Tables:
             target = DeltaTable.forName(self.spark, self.name(table)).alias("target")
             target.merge(source.alias("source"), where).whenMatchedUpdate(set=values).execute()
 
+    def discard(self, table: str, source: DataFrame, where: str) -> None:
+        """Remove the rows, `target`, that match one of `source` by the condition `where`.
+
+        Raises:
+            TableError: the write failed; the table is unchanged.
+        """
+        with _failing(table):
+            target = DeltaTable.forName(self.spark, self.name(table)).alias("target")
+            target.merge(source.alias("source"), where).whenMatchedDelete().execute()
+
     def rows(self, table: str, rows: list[dict[str, object]]) -> DataFrame:
         """A frame of driver-side rows in the table's schema; absent columns are null."""
         columns = SCHEMAS[table].fieldNames()

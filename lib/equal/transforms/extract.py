@@ -237,6 +237,7 @@ def _rows(document: Mapping[str, Any], reading: Reading, run_id: str, iteration:
             "needed_tokens": reading.need.tokens if final and reading.need else None,
             "needed_money": reading.need.money if final and reading.need else None,
             "passages": len({request.passage_key for request in done.requests}),
+            "unserved": reading.unserved if final else None,
             "num_pairs": accepted,
             "num_rejected": len(pairs) - accepted,
             "error": (reading.error if final else "") or None,
