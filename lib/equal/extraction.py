@@ -125,7 +125,9 @@ class Extraction:
         endpoint, tasks = self.job.config.endpoint, self.tasks(at_once) * at_once
         if max_failed_share is not None:
             endpoint = replace(endpoint, max_failed_share=max_failed_share)
-        return client_factory(endpoint, self.key, self.spool(iteration), tasks=tasks)
+        # iterations that are read beside each other follow each other
+        first = iteration % at_once
+        return client_factory(endpoint, self.key, self.spool(iteration), tasks=tasks, first=first, step=at_once)
 
     def tasks(self, at_once: int = 1) -> int:
         """Tasks of an iteration: as many as run at once; requests in flight are shared out, one at least to each.
