@@ -28,8 +28,8 @@ def extraction(slots: int, in_flight: int = 24, depth: int = 1) -> Extraction:
 
 def test_what_runs_alone_has_all_tasks_and_all_requests_whatever_the_depth_of_the_bandit():
     reading = extraction(slots=4, in_flight=24, depth=2)
-    assert (reading.tasks(), reading.make_client(0).client.in_flight) == (4, 6)
-    assert (reading.tasks(2), reading.make_client(0, 2).client.in_flight) == (2, 6)
+    assert (reading.tasks(), reading.make_client(0).in_flight(0)) == (4, 6)
+    assert (reading.tasks(2), reading.make_client(0, 2).in_flight(0)) == (2, 6)
 
 
 def test_clients_give_up_at_the_share_that_the_iteration_may_lose():
@@ -38,14 +38,16 @@ def test_clients_give_up_at_the_share_that_the_iteration_may_lose():
     assert reading.make_client(0, max_failed_share=1.0).client.max_failed_share == 1.0
 
 
-@given(slots=st.integers(1, 40), in_flight=st.integers(2, 200), at_once=st.integers(1, 2))
-def test_iterations_beside_each_other_never_have_more_requests_in_flight_than_allowed(slots, in_flight, at_once):
+@given(slots=st.integers(1, 40), in_flight=st.integers(2, 200), at_once=st.integers(1, 2), iteration=st.integers(0, 9))
+def test_iterations_beside_each_other_have_all_requests_in_flight_and_no_more(slots, in_flight, at_once, iteration):
     reading = extraction(slots, in_flight)
     tasks = reading.tasks(at_once)
-    each = reading.make_client(0, at_once).client.in_flight
+    clients = [reading.make_client(iteration + beside, at_once) for beside in range(at_once)]
+    parts = [client.in_flight(partition) for client in clients for partition in range(tasks)]
     assert 1 <= tasks <= max(1, slots // at_once)
-    assert at_once * tasks * each <= in_flight
-    assert at_once * tasks * (each + 1) > in_flight
+    assert min(parts) >= 1
+    assert max(parts) - min(parts) <= 1
+    assert sum(parts) == in_flight
 
 
 def row(doc_id: str, place: int = 0, pair_id: str | None = None, **other: object) -> dict[str, object]:

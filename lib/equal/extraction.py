@@ -15,7 +15,6 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from equal.bill import settle_bill
 from equal.config import Budget
 from equal.core.allowance import Allowance, Amount
 from equal.core.chat import NOT_SENT, UNSERVED
@@ -25,6 +24,7 @@ from equal.core.qa import Prompt, fewest_tokens, usual_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
 from equal.history import discard_uncommitted, in_order
+from equal.io.bill import settle_bill
 from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import load_judges, read_items, read_judges, read_spared
@@ -121,7 +121,9 @@ class Extraction:
         endpoint, tasks = self.job.config.endpoint, self.tasks(at_once) * at_once
         if max_failed_share is not None:
             endpoint = replace(endpoint, max_failed_share=max_failed_share)
-        return client_factory(endpoint, self.key, self.spool(iteration), tasks=tasks)
+        # iterations that are read beside each other follow each other
+        first = iteration % at_once
+        return client_factory(endpoint, self.key, self.spool(iteration), tasks=tasks, first=first, step=at_once)
 
     def tasks(self, at_once: int = 1) -> int:
         """Tasks of an iteration: as many as run at once; requests in flight are shared out, one at least to each.

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 Row = dict[str, object]
 Rows = dict[str, list[Row]]
 
-#: executes in a browser if it is not escaped
-HOSTILE = "<script>window.broken=1</script><img src=x onerror=window.broken=1> A hostile sentence & a median."
+#: changes the title in a browser if it is not escaped
+HOSTILE = "<script>document.title=1</script><img src=x onerror=document.title=2> A hostile line & a median."
 DIMENSIONS = 8
 TOPICS = (
     "median", "variance", "regression", "eigenvalue", "sampling", "integral", "tensor", "graph", "query", "figure",

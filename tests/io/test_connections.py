@@ -25,11 +25,17 @@ KEY = "sk-for-one-host"
 
 
 def ask(url: str) -> Reply:
-    async def one() -> Reply:
-        async with ClientFactory({url: 1.0}, KEY, 1, 2.0, 1, 1.0, 0.0)() as client:
-            return await client.ask(Request(({"role": "user", "content": "Tin"},), "m", {}))
+    (reply,) = ask_of([url], 1)
+    return reply
 
-    return asyncio.run(one())
+
+def ask_of(urls: list[str], num_requests: int) -> list[Reply]:
+    async def at_once() -> list[Reply]:
+        async with ClientFactory(dict.fromkeys(urls, 1.0), KEY, num_requests, 2.0, 1, 1.0, 0.0)() as client:
+            request = Request(({"role": "user", "content": "Tin"},), "m", {})
+            return await asyncio.gather(*[client.ask(request) for _ in range(num_requests)])
+
+    return asyncio.run(at_once())
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -87,3 +93,14 @@ def test_the_proxy_of_the_environment_is_used_but_where_it_is_excepted(monkeypat
         assert check_endpoint(direct.endpoint(url="http://model.invalid/v1"), KEY) == 4096
         assert not ask(direct.url).failure
         assert (len(proxy.bodies), len(direct.bodies)) == (1, 1)
+
+
+@pytest.mark.parametrize("direct_first", [True, False])
+def test_of_two_servers_each_is_reached_its_own_way(monkeypatch: pytest.MonkeyPatch, direct_first: bool) -> None:
+    with ChatServer(key=KEY) as proxy, ChatServer(key=KEY) as direct:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        urls = [direct.url, "http://model.invalid/v1"]
+        replies = ask_of(urls if direct_first else urls[::-1], 4)
+        assert [reply.error for reply in replies] == [""] * 4
+        assert (len(proxy.bodies), len(direct.bodies)) == (2, 2)

@@ -203,7 +203,7 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_an_error(monkeypatch
 def test_factories_travel_to_workers() -> None:
     made = pickle.loads(pickle.dumps(client_factory(endpoint(), KEY, ReplySpool("spool"), tasks=3)))
     assert made.client.key == KEY
-    assert made.client.in_flight == 8 // 3
+    assert [made.in_flight(partition) for partition in range(3)] == [3, 3, 2]
 
 
 def endpoint(**changes: object):

@@ -40,7 +40,7 @@ def follow(server: ChatServer, cap: int, seconds: float, monkeypatch: pytest.Mon
     monkeypatch.setattr("equal.io.pace._EVERY_S", 0.05)
 
     async def main() -> list[int]:
-        async with open_session(server.url, "") as http:
+        async with open_session("") as http:
             pace, limits = Pace(http, [server.url], cap), []
             for _ in range(cap):
                 await pace.__aenter__()

@@ -9,9 +9,11 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from chat_server import ChatServer, always, once
@@ -242,3 +244,18 @@ def test_fold_moves_replies_into_the_table_once(spool: ReplySpool, tables) -> No
     assert row.received_at.isoformat() == "2023-11-14T22:13:20.250000"
     assert json.loads(row.messages) == list(request("b").messages)
     assert json.loads(row.parameters) == {"max_tokens": 9, "temperature": 0.0, "schema": None}
+
+
+def test_the_requests_in_flight_are_shared_out_over_the_tasks_to_the_last_one(spark, spool: ReplySpool) -> None:
+    with ChatServer() as server:
+        make_client = client_factory(server.endpoint(in_flight=8), "", spool, tasks=3)
+
+    def parts(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        async def part() -> int:
+            async with make_client() as client:
+                return client._client._slots.limit
+
+        yield from (pd.DataFrame({"part": [asyncio.run(part())] * len(frame)}) for frame in frames)
+
+    rows = spark.range(0, 3, numPartitions=3).mapInPandas(parts, "part int").collect()
+    assert sorted(row["part"] for row in rows) == [2, 3, 3]

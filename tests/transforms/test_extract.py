@@ -153,8 +153,7 @@ def test_every_document_has_one_outcome(documents, server, tmp_path):
     # one passage failed, the other gave a pair: the document counts, the failure is on record
     assert (final["d-half"].status, final["d-half"].num_pairs) == ("accepted", 1)
     assert "failed: passage 1" in final["d-half"].error
-    unserved = {doc_id for doc_id, row in final.items() if row.unserved}
-    assert unserved == {"d-half", "d-failed", "d-context_too_short"}
+    assert {d for d, row in final.items() if row.unserved} == {"d-half", "d-failed", "d-context_too_short"}
 
 
 def test_rows_hold_what_the_server_was_asked_and_what_it_took(documents, server, tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from equal.core.chat import Reply, Request
+from equal.core.chat import UNASKED, UNSERVED, Reply, Request
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Passage:
     def first(self, num: int) -> Passage:
         """Its first sentences alone, under the key of the whole, by which all replies about it are looked up."""
         return replace(self, sentences=self.sentences[:num])
+
+    def after(self, num: int, *, index: int) -> Passage:
+        """What follows them, as a passage of its own; under the same key, as its replies are looked up with theirs."""
+        return replace(self, index=index, sentences=self.sentences[num:])
 
 
 @dataclass
@@ -57,6 +62,8 @@ class Pass:
 
     Attributes:
         keys: of each passage the key of the request that was sent last; None where none was sent.
+        unserved: passages about which the endpoint gave no reply.
+        notes: for a person, what was not asked about as it stands.
     """
 
     name: str
@@ -64,3 +71,12 @@ class Pass:
     requests: list[Request] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    unserved: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+        """What was asked about one passage, in that order."""
+        self.requests += requests
+        self.replies += replies
+        self.unserved += replies[-1].failure in UNSERVED
+        self.keys.append(None if replies[-1].failure in UNASKED else requests[-1].key)

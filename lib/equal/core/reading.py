@@ -16,12 +16,12 @@ from functools import partial
 import numpy as np
 
 from equal.core.allowance import NOTHING, UNLIMITED, Account, Allowance, Amount, Ask, AskAll, Count, ask_within
-from equal.core.chat import NOT_SENT, UNASKED, UNSERVED, Reply, Request
+from equal.core.chat import NOT_SENT, Reply, Request
 from equal.core.checks import reject_answer, reject_prompt, reject_question, same_question
 from equal.core.pairs import Pair, Pass, Passage
 from equal.core.qa import QA, Prompt
 from equal.core.sentences import best_quote
-from equal.core.shortening import ask_what_fits
+from equal.core.shortening import ask_in_parts, ask_what_fits
 
 #: texts -> (n, d) float32 unit rows
 Encode = Callable[[list[str]], Awaitable[np.ndarray]]
@@ -73,8 +73,6 @@ class Reading:
         pairs: accepted and rejected, in the order of the document.
         setbacks: (reason, detail) of replies that gave no pairs at all.
         num_skipped: passages that were not read.
-        unserved: requests that the endpoint failed, in either pass, whatever else the document gave.
-        notes: for a person, what else was not read as it stands.
         need: the most that was taken and wanted at once; nothing where the allowance has no limit.
     """
 
@@ -82,9 +80,12 @@ class Reading:
     pairs: list[Pair] = field(default_factory=list)
     setbacks: list[tuple[str, str]] = field(default_factory=list)
     num_skipped: int = 0
-    unserved: int = 0
-    notes: list[str] = field(default_factory=list)
     need: Amount = NOTHING
+
+    @property
+    def unserved(self) -> int:
+        """Passages that the endpoint failed, in either pass, whatever else the document gave."""
+        return sum(done.unserved for done in self.passes)
 
     @property
     def status(self) -> str:
@@ -102,7 +103,8 @@ class Reading:
     @property
     def error(self) -> str:
         """For a person: what went wrong where, at most 2,000 characters; no reply text, no key."""
-        notes = self.notes + [f"{reason}: {detail}" for reason, detail in self.setbacks]
+        notes = [note for done in self.passes for note in done.notes]
+        notes += [f"{reason}: {detail}" for reason, detail in self.setbacks]
         notes += [f"{pair.reason}: {pair.evidence}" for pair in self.pairs if pair.evidence]
         notes += [f"{self.num_skipped} passages beyond max_passages were not read"] if self.num_skipped else []
         return "; ".join(notes)[:2000]
@@ -137,10 +139,9 @@ async def read_document(
     reading = Reading([first], num_skipped=num_skipped)
     if not passages:
         reading.setbacks.append((VOID, "no sentence to read"))
-    for passage, reply in await _asked(
-        reading, recipe, recipe.extract, [(passage, ()) for passage in passages], ask_all
-    ):
-        reading.pairs += _proposed(recipe.extract, passage, reply, reading)
+    about = partial(recipe.request, recipe.extract)
+    for asked in await ask_in_parts(passages, about, ask_all, recipe.max_tokens, first):
+        reading.pairs += _proposed(recipe.extract, asked.passage, asked.reply, reading)
     _check_questions(reading.pairs, recipe)
     if recipe.extract.kind == "quoted":
         await _lift_answers(reading.pairs, recipe.min_answer_similarity, encode)
@@ -153,29 +154,6 @@ async def read_document(
     await _embed(accepted, encode, with_similarity=recipe.extract.kind == "quoted")
     reading.need = account.need
     return reading
-
-
-async def _asked(
-    reading: Reading, recipe: Recipe, prompt: Prompt, wanted: Sequence[tuple[Passage, Sequence[QA]]], ask_all: AskAll
-) -> list[tuple[Passage, Reply]]:
-    """Ask about passages with their drafts; returns what of each was read, and the reply to that."""
-
-    def about(passage: Passage, drafts: Sequence[QA]) -> Callable[[int], Request]:
-        return lambda num: recipe.request(prompt, passage.first(num), drafts)
-
-    each = [(passage.sentences, about(passage, drafts)) for passage, drafts in wanted]
-    read = []
-    for (passage, _), tries in zip(wanted, await ask_what_fits(each, ask_all, recipe.max_tokens)):
-        reading.passes[-1].requests += [one.request for one in tries]
-        reading.passes[-1].replies += [one.reply for one in tries]
-        last = tries[-1]
-        reading.passes[-1].keys.append(None if last.reply.failure in UNASKED else last.request.key)
-        reading.unserved += last.reply.failure in UNSERVED
-        num, total = last.num_sentences, len(passage.sentences)
-        if num < total:
-            reading.notes.append(f"passage {passage.index} shortened to {num} of {total} sentences, {prompt.kind}")
-        read.append((passage.first(num), last.reply))
-    return read
 
 
 def _proposed(prompt: Prompt, passage: Passage, reply: Reply, reading: Reading) -> list[Pair]:
@@ -229,8 +207,14 @@ async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask_all: Ask
     if not drafts:
         return
     reading.passes.append(Pass("refine", prompt.version))
-    wanted = [(group[0].passage, [QA(p.question, p.answer) for p in group]) for group in drafts.values()]
-    for group, (_, reply) in zip(drafts.values(), await _asked(reading, recipe, prompt, wanted, ask_all)):
+    wanted = [
+        (group[0].passage, partial(recipe.request, prompt, drafts=[QA(p.question, p.answer) for p in group]))
+        for group in drafts.values()
+    ]
+    for group, asked in zip(
+        drafts.values(), await ask_what_fits(wanted, ask_all, recipe.max_tokens, reading.passes[-1])
+    ):
+        reply = asked.reply
         mended = _parsed(prompt, group[0].passage, reply, reading)
         if mended is None:
             reason, _ = reading.setbacks.pop()

@@ -85,7 +85,7 @@ class ChatClient:
         self._settings = settings
         self._unreached = self._num_ended = self._num_failed = 0
         self._given_up = ""
-        self._http = open_session(next(iter(settings.servers)), settings.key)
+        self._http = open_session(settings.key)
         urls = dict.fromkeys([*settings.servers, *(url for weights in settings.elsewhere.values() for url in weights)])
         self._slots = Pace(self._http, urls, settings.in_flight)
         self._servers = {

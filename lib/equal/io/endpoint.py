@@ -136,7 +136,7 @@ def _sendable(key: str, source: str) -> str:
 
 
 async def _models(endpoint: Endpoint, key: str) -> tuple[int, bytes]:
-    async with asyncio.timeout(min(endpoint.timeout_s, 30.0)), open_session(endpoint.url, key) as http:
+    async with asyncio.timeout(min(endpoint.timeout_s, 30.0)), open_session(key) as http:
         status, _, content = await exchange(http, "GET", f"{endpoint.url.rstrip('/')}/models")
         return status, content or b""
 

@@ -12,9 +12,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pyspark import TaskContext
 
 from equal.config import Endpoint
 from equal.core.chat import Reply, Request
@@ -105,17 +107,36 @@ class PayingClient:
 
 @dataclass(frozen=True)
 class PayingClientFactory:
-    """Makes a PayingClient in a Python worker; picklable, and its repr shows no key."""
+    """Makes a PayingClient in a Python worker; picklable, and its repr shows no key.
+
+    Attributes:
+        client: with the requests in flight of all tasks together.
+        spool: of the iteration.
+        tasks: that run at the same time; as of `client_factory`, like first and step.
+    """
 
     client: ClientFactory
     spool: ReplySpool
+    tasks: int
+    first: int
+    step: int
 
     def __call__(self) -> PayingClient:
         """A client for the running event loop; close it with `async with`."""
-        return PayingClient(self.client(), self.spool)
+        task = TaskContext.get()
+        partition = task.partitionId() if task else 0
+        return PayingClient(replace(self.client, in_flight=self.in_flight(partition))(), self.spool)
+
+    def in_flight(self, partition: int) -> int:
+        """A task's part of the requests in flight; one at least, and the remainder goes to the first tasks."""
+        each, remainder = divmod(self.client.in_flight, self.tasks)
+        number = (self.first + partition * self.step) % self.tasks
+        return max(1, each + (number < remainder))
 
 
-def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: int) -> PayingClientFactory:
+def client_factory(
+    endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: int, first: int = 0, step: int = 1
+) -> PayingClientFactory:
     """The factory that `extract_pairs` takes.
 
     Args:
@@ -123,19 +144,20 @@ def client_factory(endpoint: Endpoint, key: str, spool: ReplySpool, *, tasks: in
         key: as read by `endpoint.read_key`.
         spool: where replies are kept until they are folded.
         tasks: Spark tasks that run at the same time, among which endpoint.in_flight is shared out.
+        first: which of them reads partition 0; each next partition is read by the one `step` further.
+        step: 1, or the number of iterations that are read beside each other.
     """
-    in_flight = max(1, endpoint.in_flight // max(tasks, 1))
     client = ClientFactory(
         endpoint.servers,
         key,
-        in_flight,
+        endpoint.in_flight,
         endpoint.timeout_s,
         endpoint.max_attempts,
         endpoint.max_failed_share,
         endpoint.restart_wait_s,
         elsewhere=endpoint.elsewhere,
     )
-    return PayingClientFactory(client, spool)
+    return PayingClientFactory(client, spool, tasks, first, step)
 
 
 def fold_abandoned(folder: str, root: str, tables: Tables, settle: Callable[[str], None]) -> None:
