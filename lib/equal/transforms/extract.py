@@ -107,9 +107,9 @@ def extract_pairs(
         status and all its pairs, accepted or not, each with its reason. Status is `not_sent` while something was
         not sent, `accepted` when a pair counts, else the commonest reason: void, empty, truncated, not_json,
         wrong_schema, looping, oversized, ungrounded, unanswered, copied_example, copied_prompt, duplicate,
-        contaminated, refused, surplus, context_too_short, over_budget or failed. request_keys are by passage_index. Tokens
-        and calls are each pass's own and add up over rows; tokens of replies that were read back (cached_calls)
-        count too, but not in the paid_ columns.
+        contaminated, refused, surplus, context_too_short, over_budget or failed. request_keys are by passage_index.
+        Tokens and calls are each pass's own and add up over rows; tokens of replies that were read back
+        (cached_calls) count too, but not in the paid_ columns.
     """
     checks = (min_answer_similarity, min_grounded_share)
     recipe = Recipe(extract_prompt, refine_prompt, model, temperature, max_tokens, *checks, refine_model)
