@@ -66,6 +66,8 @@ STRATEGIES = {
     "warm_start_0.2%": Setup("warm_start", order="mean", exploration="variance", alpha=1.0, warm_up=0.002),
     "warm_start_hash": Setup("warm_start", exploration="variance", alpha=1.0),
 }
+#: of a real pool the reference set whose figures stand under the pool's own name; others stand under pool-reference
+MAIN_REFERENCE = {"balanced": "gsm8k", "needle_math": "gsm8k", "needle_code": "mbpp"}
 #: in the plot
 SHOWN = ("random", "similarity", "equal", "equal_2_a_pull", "warm_start_variance", "oracle")
 Figures = dict[str, float]
@@ -155,8 +157,11 @@ def print_table(pool: str, table: dict[str, dict[str, object]]) -> list[list[obj
 def plot(tables: dict[str, dict[str, dict[str, object]]]) -> None:
     """Distance against documents paid for, a panel a pool; the bars are standard deviations over seeds."""
     plt.rcParams["svg.fonttype"] = "none"
-    figure, panels = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 3.8), sharey=True, squeeze=False)
-    for axes, (pool, table) in zip(panels[0], tables.items()):
+    lines = -(-len(tables) // 3)
+    figure, panels = plt.subplots(lines, 3, figsize=(13.5, 3.8 * lines), squeeze=False)
+    for axes in panels.flat[len(tables) :]:
+        axes.remove()
+    for axes, (pool, table) in zip(panels.flat, tables.items()):
         for name in (name for name in SHOWN if name in table):
             distance, spread = (cast(dict[str, float], table[name][key]) for key in ("distance", "distance_spread"))
             shares = [100 * b for b in BUDGETS]
@@ -189,8 +194,9 @@ def main() -> None:
         figures = {job[:2]: by_name for job, by_name in zip(jobs, found)}
     kept = FOLDER / "replay.json"
     pools = {k: v for k, v in json.loads(kept.read_text()).items() if k != "commit"} if kept.exists() else {}
-    for pool, full_name in zip(arguments.pool, pool_names):
-        measured = {name: [figures[full_name, seed][name] for seed in range(arguments.seeds)] for name in names}
+    for name, full_name in zip(arguments.pool, pool_names):
+        pool = full_name if name not in SIGNAL and arguments.reference != MAIN_REFERENCE[name] else name
+        measured = {each: [figures[full_name, seed][each] for seed in range(arguments.seeds)] for each in names}
         known = pools.get(pool, {}).get("strategies", {})
         pools[pool] = {"default": DEFAULT, "reference": full_name, "strategies": summary(measured, known)}
     DOCS.mkdir(exist_ok=True)
@@ -201,7 +207,7 @@ def main() -> None:
             ["pool", "strategy", *header, "documents", "to_random", "to_oracle", "regret", "relevant_share"]
         )
         lines.writerows(row for pool, entry in pools.items() for row in print_table(pool, entry["strategies"]))
-    plot({pool: entry["strategies"] for pool, entry in pools.items()})
+    plot({pool: entry["strategies"] for pool, entry in pools.items() if pool in (*SIGNAL, *MAIN_REFERENCE)})
     write("replay", pools)
 
 

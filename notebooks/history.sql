@@ -233,8 +233,8 @@ ORDER BY q.run_id;
 
 -- name: lineage_of_a_pair
 -- engine: spark
--- From the best selected pair back to its source file, and to prompt and reply of each pass over its own passage, and on
--- to the table version and MLflow run. To ask of another pair, write WHERE pair_id = '...' in `pair`.
+-- From the best selected pair back to its source file, and to prompt and reply of each pass over its own passage
+-- (of one that was read in two parts, a second pass over either), and on to the table version and MLflow run. To ask of another pair, write WHERE pair_id = '...' in `pair`.
 WITH pair AS (
   SELECT * FROM selected_pairs ORDER BY rank, run_id LIMIT 1
 ), tuned AS (
@@ -252,6 +252,7 @@ JOIN extractions x ON x.run_id = q.run_id AND x.iteration = q.iteration AND x.do
 JOIN replies passage ON passage.request_key = get(x.request_keys, q.passage_index)
 JOIN extractions e ON e.run_id = q.run_id AND e.iteration = q.iteration AND e.doc_id = q.doc_id
 JOIN replies r ON array_contains(e.request_keys, r.request_key) AND r.passage_key = passage.passage_key
+              AND (e.pass <> 'extract' OR r.request_key = passage.request_key)
 LEFT JOIN tuned t ON t.run_id = p.run_id
 ORDER BY r.received_at, r.request_key;
 

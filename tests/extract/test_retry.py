@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from chat_server import always
 from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import RUN
@@ -90,3 +91,15 @@ def test_the_failed_are_asked_again_as_one_more_iteration_and_a_kill_after_its_c
     version = tables.version(EXTRACTIONS)
     run_stage(finished, "extract", RUN["extract"])
     assert tables.version(EXTRACTIONS) == version
+
+
+def test_what_fails_again_keeps_the_pairs_that_it_had(spark, finished, server):
+    tables = Tables(spark, finished.storage.root)
+    before = (outcomes(tables), tables.read(QA_PAIRS).where("run_id = 'r'").orderBy("pair_id").collect())
+    row = tables.read(EXTRACTIONS).where("run_id = 'r' AND final AND num_pairs > 0").orderBy("doc_id").first()
+    spark.sql(f"UPDATE {tables.name(EXTRACTIONS)} SET unserved = 1 WHERE run_id = 'r' AND doc_id = '{row.doc_id}'")
+    tables.delete(REPLIES, f"request_key = '{row.request_keys[0]}'")
+    server.fault = always("broken")
+    run_stage(finished, "extract", retry_failed, even_finished=True)
+    assert (outcomes(tables), tables.read(QA_PAIRS).where("run_id = 'r'").orderBy("pair_id").collect()) == before
+    assert outcome_rows(tables, "status = 'failed' AND unserved = 1 AND NOT final") == [row.doc_id]

@@ -20,6 +20,7 @@ def settle_bill(tables: Tables, config: RunConfig, owner: str) -> None:
 
     Such are the replies of an iteration that its endpoint's failures ended, of a warm-up that a budget refused, and of
     a process that was killed before the iteration's own row. Call it under the run's lock, with nothing under way.
+    Sums are compared: what two processes asked at once is on both bills and in the table once, and hides as much.
 
     Args:
         tables: where the replies and the ledger lie.
@@ -30,7 +31,7 @@ def settle_bill(tables: Tables, config: RunConfig, owner: str) -> None:
     replies = tables.read(REPLIES).where(own).agg(F.count("*"), *[F.sum(name) for name in _TOKENS]).first()
     billed = tables.read(COSTS).where(own).agg(*[F.sum(name) for name in ("calls", *_TOKENS)]).first()
     calls, *lacking = (max((paid or 0) - (entered or 0), 0) for paid, entered in zip(replies, billed))
-    if not calls:
+    if not any((calls, *lacking)):
         return
     tokens = dict(zip(_TOKENS, lacking))
     in_and_out = tokens["prompt_tokens"], tokens["completion_tokens"]

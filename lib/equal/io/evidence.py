@@ -133,12 +133,17 @@ def foreseen(tables: Tables, run_id: str, ledger_rows: list[Record]) -> list[Rec
 
 
 def _warm_up_after(tables: Tables, moment: datetime | None) -> dict[str, Record]:
-    """What the warm-up took that ended first after a moment; the ledger's sum is that of all configurations."""
+    """What the warm-up took that ended first after a moment; the ledger's sum is that of all configurations.
+
+    With what was paid in vain on the way there: by one that was killed or refused.
+    """
     if moment is None:
         return {}
     entered = tables.read(COSTS).where((F.col("run_id") == CORPUS) & (F.col("stage") == "warm_up"))
-    ended = entered.where((F.col("recorded_at") >= moment) & (F.col("documents") > 0)).orderBy("recorded_at").limit(1)
-    return {row["stage"]: row for row in _records(ended)}
+    rows = _records(entered.where(F.col("recorded_at") >= moment).orderBy("recorded_at"))
+    end = next((place for place, row in enumerate(rows, start=1) if row["documents"]), 0)
+    sums = ("documents", "calls", "prompt_tokens", "completion_tokens", "money", "seconds")
+    return {"warm_up": {name: sum(row[name] for row in rows[:end]) for name in sums}} if end else {}
 
 
 def rejections(tables: Tables, run_id: str) -> dict[str, int]:

@@ -167,14 +167,15 @@ def fold_abandoned(folder: str, root: str, tables: Tables, settle: Callable[[str
         folder: holds a folder a run, under the name of the run's lock, in which each iteration has its spool.
         root: storage.root, where the locks are.
         tables: where the replies go.
-        settle: is told the name of a run of which some were folded, while its lock is held.
+        settle: is told the name of each such run, while its lock is held.
     """
     for run in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
         with suppress(RunLockedError), run_lock(root, run.name):
-            if fold_all(str(run), tables):
-                settle(run.name)
+            fold_all(str(run), tables)
+            settle(run.name)
 
 
-def fold_all(folder: str, tables: Tables) -> int:
-    """Fold the spools of one run, one an iteration, while nothing of it is being extracted; returns rows added."""
-    return sum(ReplySpool(str(spool)).fold(tables) for spool in sorted(Path(folder).glob("*")) if spool.is_dir())
+def fold_all(folder: str, tables: Tables) -> None:
+    """Fold the spools of one run, one an iteration, while nothing of it is being extracted."""
+    for spool in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
+        ReplySpool(str(spool)).fold(tables)

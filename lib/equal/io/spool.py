@@ -95,9 +95,16 @@ class ReplySpool:
 
     def paid(self) -> Paid:
         """What all that waits to be folded took, also the replies of tasks that failed and were tried again."""
-        replies = [reply for name in _names(self.root) for reply, _ in _records(Path(self.root, name))]
-        sums = [sum(getattr(reply, name) for reply in replies) for name in list(vars(Paid()))[1:]]
-        return Paid(len(replies), *sums)
+        bill = Paid()
+        for name in _names(self.root):
+            for reply, _ in _records(Path(self.root, name)):
+                bill = Paid(
+                    bill.calls + 1,
+                    bill.prompt_tokens + reply.prompt_tokens,
+                    bill.cached_tokens + reply.cached_tokens,
+                    bill.completion_tokens + reply.completion_tokens,
+                )
+        return bill
 
     def fold(self, tables: Tables) -> int:
         """Move what is spooled into the table `replies`; safe to repeat after a crash at any point.
