@@ -170,8 +170,8 @@ def plot(tables: dict[str, dict[str, dict[str, object]]]) -> None:
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.minorticks_off()
     panels[0][0].set_ylabel("distance of all pairs to the held-out reference")
-    panels[0][0].legend(fontsize="small")
-    figure.tight_layout()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(SHOWN))
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(DOCS / "replay.svg", metadata={"Date": None})
 
 
