@@ -65,7 +65,7 @@ async def exchange(
 
 @lru_cache(maxsize=64)
 def _proxy(_: ClientSession, scheme: str, host: str) -> str | None:
-    """The proxy that the environment names for a host, looked up once a session: it takes a tenth of a millisecond.
+    """The proxy that the environment names for a host, looked up once a session.
 
     aiohttp's `trust_env` would look at every request, take no `all_proxy`, and send what a .netrc holds for the host.
     """

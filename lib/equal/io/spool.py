@@ -122,6 +122,7 @@ class ReplySpool:
             return self._fold(tables)
 
     def _fold(self, tables: Tables) -> int:
+        payer = os.path.basename(os.path.dirname(self.root))
         added, files = 0, [Path(self.root, name) for name in sorted(_names(self.root))]
         batch: list[Path] = []
         rows: dict[str, dict[str, Any]] = {}
@@ -132,8 +133,7 @@ class ReplySpool:
                 kept = rows.setdefault(row[REQUEST_KEY], row)
                 rows[row[REQUEST_KEY]] = min(kept, row, key=lambda each: each["received_at"])
             if len(rows) >= _FOLD_ROWS or number == len(files):
-                run_id = os.path.basename(os.path.dirname(self.root))
-                added += _append_new(tables, [{**row, "run_id": run_id} for row in rows.values()])
+                added += _append_new(tables, [{**row, "run_id": payer} for row in rows.values()])
                 for done in batch:
                     done.unlink(missing_ok=True)
                 batch, rows = [], {}
