@@ -23,7 +23,7 @@ help:  ## this list
 	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 20 minutes; DOCS=2000 takes fewer
+demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 20 minutes; DOCS=2000 a quicker one
 	$(BIN)/python demo/run.py --docs $(DOCS)
 
 test: setup lint  ## lint, types and every test, real vLLM server included

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -46,21 +47,26 @@ STEPS: list[Step] = [
     *[(name, "extract") for name in RUNS],
     *[(name, stage) for name in RUNS for stage in JUDGED],
 ]
-#: minutes of each step at 8,000 documents on two cores with nothing beside it; the time left is told by them and by
-#: the pace of the machine
-TYPICAL_DOCS = 8000
+#: the size for which conf/demo.yml states budget and arms
+WHOLE_DOCS = 8000
+#: minutes of each step at that size on two cores with nothing beside it; the time left is told by them and by the pace
+#: of the machine
 TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.3, 1.0, 0.2, 4.7, 1.7, 0.1, 1.5, 0.8, 0.1, 1.5, 0.4)))
 
 
 def main() -> None:
     """Run or resume the demo; finished stages are passed over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--docs", type=int, default=8000, help="documents in the corpus")
+    parser.add_argument("--docs", type=int, default=WHOLE_DOCS, help="size of the corpus; budget and arms follow it")
     num_docs = parser.parse_args().docs
+    if num_docs < 1:
+        parser.error(f"argument --docs: {num_docs} is no size of a corpus; at least 1")
     os.chdir(ROOT)  # conf/demo.yml names its files from here, and so does whoever runs a job on them later
     with exit_on_error("demo"):
+        sized = _sized(num_docs)
         configs = {
-            name: load(ROOT / "conf" / "demo.yml", [f"run_name={name}", *changed]) for name, changed in RUNS.items()
+            name: load(ROOT / "conf" / "demo.yml", [f"run_name={name}", *sized, *changed])
+            for name, changed in RUNS.items()
         }
         _begin(num_docs, configs)
         model_dir = convert()
@@ -74,6 +80,19 @@ def main() -> None:
             for stage in JUDGED:
                 _stage(configs[name], stage, RUN[stage], remaining)
         _finish(configs)
+
+
+def _share(num_docs: int) -> float:
+    """Of the whole demo's reading: a quarter of the documents halves it, so that a small one has something to show."""
+    return math.sqrt(num_docs / WHOLE_DOCS)
+
+
+def _sized(num_docs: int) -> list[str]:
+    """Budget for a corpus of this size, and as many arms as it can sweep like the whole demo's."""
+    whole = load(ROOT / "conf" / "demo.yml")
+    documents = max(1, round(whole.budget.documents * _share(num_docs)))
+    arms = max(1, documents * whole.cluster.k // whole.budget.documents)
+    return [f"budget.documents={documents}", f"cluster.k={arms}"]
 
 
 def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
@@ -94,7 +113,10 @@ def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
     if not note.is_file():
         write_reference(OUT / "reference")
         written = write_corpus(num_docs, OUT / "source")
-        log.info("corpus: %s texts from the documentation of the installed packages", f"{written:,}")
+        log.info(
+            "corpus: %s texts from the documentation of the installed packages; the model reads %s, from %s arms",
+            *(f"{n:,}" for n in (written, configs["equal"].budget.documents, configs["equal"].cluster.k)),
+        )
         note.write_text(json.dumps(wanted))
 
 
@@ -151,11 +173,12 @@ def _stage(config: RunConfig, stage: str, body: Body, remaining: Remaining) -> N
 
 
 def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
-    """Minutes of each step by experience: as the corpus where it works on the corpus, nothing where it is done."""
+    """Minutes of each step by experience: as the corpus, or as what is read of it; nothing where it is done."""
+    corpus, read = num_docs / WHOLE_DOCS, _share(num_docs)
     tables = _tables(configs["equal"])
     marks = {name: Marks.read(tables, config) for name, config in configs.items()}
     return {
-        (name, stage): TYPICAL_MIN[name, stage] * (1.0 if stage in RUN else num_docs / TYPICAL_DOCS)
+        (name, stage): TYPICAL_MIN[name, stage] * (read if stage in RUN else corpus)
         for name, stage in STEPS
         if not marks[name].finished(stage)
     }

@@ -101,7 +101,23 @@ def test_settings_agree_with_the_server_and_the_reference():
     assert config.judges == {"held_out": config.reference.held_out}
     assert config.evaluate.max_items == len(read_split("held_out"))
     sweep = config.cluster.k * config.bandit.docs_per_pull
-    assert sweep <= config.cluster.max_sweep_share * config.document_budget(8000)
+    assert sweep <= config.cluster.max_sweep_share * config.document_budget(demo.WHOLE_DOCS)
+
+
+SIZES = [(8000, 200, 32), (2000, 100, 16), (500, 50, 8), (32000, 400, 64)]
+
+
+@pytest.mark.parametrize(("docs", "budget", "arms"), SIZES)
+def test_budget_and_arms_follow_the_size_of_the_corpus(docs: int, budget: int, arms: int):
+    config = load(ROOT / "conf" / "demo.yml", demo._sized(docs))
+    assert (config.document_budget(docs), config.cluster.k) == (budget, arms)
+
+
+@pytest.mark.parametrize("docs", [1, 10, 60, 777, 1999, 100_000])
+def test_every_size_can_sweep_its_arms(docs: int):
+    config = load(ROOT / "conf" / "demo.yml", demo._sized(docs))
+    sweep = config.cluster.k * config.bandit.docs_per_pull
+    assert sweep <= max(config.cluster.max_sweep_share * config.budget.documents, config.bandit.docs_per_pull)
 
 
 def test_server_key_stays_out_of_sight(tmp_path: Path):
