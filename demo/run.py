@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
 KEY_ENV = "EQUAL_ENDPOINT_KEY"
 #: the runs compared and what differs between them; the control learns nothing on its way, so its iterations are larger
-RUNS = {"equal": ["bandit.strategy=equal"], "random": ["bandit.strategy=random", "bandit.docs_per_pull=10"]}
+RUNS = {"equal": [], "random": ["bandit.strategy=random", "bandit.docs_per_pull=10"]}
 #: what follows once the model has read its documents, one run after the other
 JUDGED = ("select", "finetune", "evaluate")
 #: (run, stage) in the order in which they are taken
@@ -173,12 +173,13 @@ def _stage(config: RunConfig, stage: str, body: Body, remaining: Remaining) -> N
 
 
 def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
-    """Minutes of each step by experience: as the corpus, or as what is read of it; nothing where it is done."""
-    corpus, read = num_docs / WHOLE_DOCS, _share(num_docs)
+    """Minutes of each step by experience: Spark's own, or as what a model has to do; nothing where it is done."""
+    read, corpus = _share(num_docs), num_docs / WHOLE_DOCS
+    work = {"warm_up": corpus, "embed": corpus, "extract": read, "finetune": read}
     tables = _tables(configs["equal"])
     marks = {name: Marks.read(tables, config) for name, config in configs.items()}
     return {
-        (name, stage): TYPICAL_MIN[name, stage] * (read if stage in RUN else corpus)
+        (name, stage): TYPICAL_MIN[name, stage] * work.get(stage, 1.0)
         for name, stage in STEPS
         if not marks[name].finished(stage)
     }

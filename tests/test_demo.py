@@ -18,6 +18,7 @@ import server
 from corpus import MIN_CHARS, NUM_PLANTED, docstrings, write_corpus
 from equal.config import load
 from equal.errors import PlatformError
+from equal.training import encoder
 from reference import SPLITS, read_split, write_reference
 from remaining import Remaining
 
@@ -126,6 +127,16 @@ def test_server_key_stays_out_of_sight(tmp_path: Path):
     made = server.Server("http://127.0.0.1:1/v1", "m", "the-secret", process.pid, tmp_path / "log", process)
     assert "the-secret" not in repr(made)
     assert not any("the-secret" in part for part in server._command(tmp_path, 1, 128))
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [("avx2 avx512_bf16", "bfloat16"), ("avx2 avx512f", "float32")])
+def test_the_server_computes_in_what_the_processor_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, dtype: str
+):
+    (cpuinfo := tmp_path / "cpuinfo").write_text(f"flags : {flags}")
+    monkeypatch.setattr(encoder, "Path", lambda _: cpuinfo)
+    command = server._command(tmp_path, 1, 128)
+    assert command[command.index("--dtype") + 1] == dtype
 
 
 def test_server_that_ends_at_once_shows_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
