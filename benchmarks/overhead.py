@@ -128,7 +128,8 @@ def prepared(root: Path, url: str, num_docs: int) -> RunConfig:
             "spark.partitions=2", "warm_up.enabled=false", f"cluster.k={ARMS_IN_ALL}", "cluster.max_iterations=1",
             "cluster.max_sweep_share=1.0", "run_name=r", f"endpoint.url={url}", "endpoint.model=loopback",
             "extraction.answer=written", "extraction.refine=false", f"bandit.docs_per_pull={DOCS_PER_PULL}",
-            "bandit.strategy=equal", f"bandit.arms_per_iteration={ARMS_AT_ONCE}", "budget.fraction=0", "budget.documents=100000",
+            "bandit.strategy=equal", f"bandit.arms_per_iteration={ARMS_AT_ONCE}",
+            "budget.fraction=0", "budget.documents=100000",
         ]
     )  # fmt: skip
     tables = Tables(open_session(partitions=2, with_models=True), config.storage.root)
