@@ -9,7 +9,7 @@ from equal.io.references import read_items
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.io.tracking import add_metrics
-from equal.judgement import base_key, judge_model, judge_pairs, known_base
+from equal.judgement import base_key, describe_pairs, judge_model, judge_pairs, known_base
 from equal.schemas import EVALUATIONS
 from equal.training.evaluate import load_answer_model
 
@@ -24,6 +24,7 @@ def evaluate(job: Job) -> Outcome:
     base_model, tuned = config.finetune.base_model, job.details("finetune")
     mlflow_run_id = str(tuned["mlflow_run_id"])
     rows, flops = judge_pairs(job, items)
+    rows = rows + describe_pairs(job)
     key = base_key(job, items)
     known = known_base(job, key)  # every run compared has the same base
     models = {"tuned": str(tuned["adapter"])} | ({} if known else {"base": None})

@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from equal.core.chat import Request
+from equal.core.ngrams import words
 from equal.core.qa import clean
 from equal.io.chat_client import ClientFactory
 from equal.io.prompt_size import largest_size
@@ -145,6 +146,12 @@ def test_the_adapter_is_trained_evaluated_and_tracked(finished):
     metrics = {(row["model"], row["metric"]): row["value"] for row in rows(finished, "evaluations")}
     assert 0 < metrics["base", "target_loss"] < 20
     assert 0 < metrics["tuned", "target_loss"] < 20
+    selected = [
+        f"{row['question']} {row['answer']}" for row in rows(finished, "selected_pairs") if row["run_id"] == "equal"
+    ]
+    read = metrics["selected", "question_words"] + metrics["selected", "answer_words"]
+    assert read * len(selected) == pytest.approx(sum(len(words(text)) for text in selected))
+    assert 0 < metrics["selected", "type_token_ratio"] <= 1
     assert Path(finished["storage.root"], "mlflow.db").is_file()
 
 

@@ -18,14 +18,18 @@ from equal.core.metrics import (
     exact_match,
     has_checkable_answer,
     mean_and_error,
+    mean_cosine,
+    mtld,
     percentile_interval,
     ratio_by_item,
+    type_token_ratio,
 )
+from equal.core.ngrams import words
 from equal.core.transport import bootstrap, transport_cost
 from equal.history import collect_pairs
 from equal.io.stage import Job
 from equal.io.summary import committed
-from equal.schemas import EVALUATIONS, QA_PAIRS, STAGES
+from equal.schemas import EVALUATIONS, QA_PAIRS, SELECTED_PAIRS, STAGES
 from equal.state import Pairs
 from equal.training.encoder import EncoderFactory
 from equal.training.evaluate import AnswerModel, answer_nll, generate_answers
@@ -111,6 +115,35 @@ def judge_pairs(job: Job, items: Sequence[Item]) -> tuple[list[Row], float]:
     measured = [_distance(job, f"pairs:{n}", pairs.where(iterations <= n), reference) for n in shown]
     rows = [row for row, _ in measured]
     return [{**rows[-1], "model": "pairs"}, *rows], sum(flops for _, flops in measured)
+
+
+def describe_pairs(job: Job) -> list[Row]:
+    """How long and how diverse the selected pairs are, whatever they are near to (App. G and N).
+
+    Words a question and an answer; distinct words over words of a pair; MTLD over all pairs one after the other, as
+    one pair is too short for it; the mean cosine of two pairs.
+
+    Returns:
+        Rows of `evaluations`, of the model `selected`; none when nothing was selected.
+    """
+    of_run = job.tables.read(SELECTED_PAIRS).where(F.col("run_id") == job.config.run_name)
+    embedded = committed(job.tables, QA_PAIRS, job.config.run_name).select("pair_id", "embedding")
+    rows = of_run.select("pair_id", "question", "answer").join(embedded, "pair_id").orderBy("pair_id").collect()
+    if not rows:
+        return []
+    questions, answers = ([words(row[name]) for row in rows] for name in ("question", "answer"))
+    pairs = [question + answer for question, answer in zip(questions, answers)]
+    by_pair = {
+        "question_words": [float(len(tokens)) for tokens in questions],
+        "answer_words": [float(len(tokens)) for tokens in answers],
+        "type_token_ratio": [type_token_ratio(tokens) for tokens in pairs],
+    }
+    of_all = {
+        "mtld": mtld([token for tokens in pairs for token in tokens]),
+        "mean_cosine": mean_cosine(np.array([row.embedding for row in rows], np.float32)),
+    }
+    told = [_row(job, "selected", name, *mean_and_error(values), len(rows)) for name, values in by_pair.items()]
+    return told + [_row(job, "selected", name, v, None, len(rows)) for name, v in of_all.items() if v is not None]
 
 
 def _distance(job: Job, model: str, pairs: Pairs, reference: np.ndarray) -> tuple[Row, float]:

@@ -15,6 +15,7 @@ from equal.core.metrics import (
     exact_match,
     has_checkable_answer,
     mean_and_error,
+    mean_cosine,
     mtld,
     numbers,
     pass_at_k,
@@ -232,3 +233,12 @@ def test_repetition_lowers_diversity():
     rng = np.random.default_rng(0)
     rich, poor = rng.integers(500, size=400).astype(str), rng.integers(20, size=400).astype(str)
     assert mtld(list(rich)) > 5 * mtld(list(poor))
+
+
+def test_mean_cosine_is_that_of_all_pairs_of_different_rows():
+    vectors = np.random.default_rng(3).normal(size=(7, 5))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = [vectors[i] @ vectors[j] for i in range(7) for j in range(i)]
+    assert mean_cosine(vectors) == pytest.approx(np.mean(cosines))
+    assert mean_cosine(np.array([[1.0, 0.0], [1.0, 0.0]])) == 1.0
+    assert mean_cosine(vectors[:1]) is None

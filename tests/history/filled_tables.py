@@ -276,6 +276,8 @@ def _finish(run_id: str, mlflow_run: str, rows: Rows, documents: int, pairs: int
         _items(run_id, "target_loss", "tuned", [tuned + spread * (-1) ** i for i in range(40)]),
         _items(run_id, "exact_match", "base", [1.0] * 2 + [0.0] * 38),
         _items(run_id, "exact_match", "tuned", [1.0] * 5 + [0.0] * 35),
+        _evaluation(run_id, "answer_words", "selected", 17.25, 1.0),
+        {**_evaluation(run_id, "mtld", "selected", 61.5, 0.0), "stderr": None, "low": None, "high": None},
     ]
     finetune = {"mlflow_run_id": mlflow_run, "adapter": f"{run_id}/adapter", "final_loss": 1.9,
                 "selected_pairs_version": 1}  # fmt: skip

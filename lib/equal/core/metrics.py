@@ -127,6 +127,22 @@ def mtld(tokens: Sequence[str]) -> float:
     return (_tokens_a_factor(tokens) + _tokens_a_factor(tokens[::-1])) / 2
 
 
+def mean_cosine(vectors: np.ndarray) -> float | None:
+    """Mean cosine of two different rows, in [-1, 1]: the lower, the more diverse (EQUAL, App. N).
+
+    Args:
+        vectors: (n, d) of unit length.
+
+    Returns:
+        None where there are no two.
+    """
+    n = len(vectors)
+    if n < 2:
+        return None
+    total = vectors.sum(axis=0, dtype=np.float64)
+    return float((total @ total - n) / (n * (n - 1)))
+
+
 def _tokens_a_factor(tokens: Sequence[str]) -> float:
     factors, types, count = 0.0, set[str](), 0
     for token in tokens:

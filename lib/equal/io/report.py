@@ -25,6 +25,14 @@ CORPUS_STEPS = (
     ("quality", "fit to read"), ("deduplicate", "without duplicates"), ("decontaminate", "without contamination")
 )  # fmt: skip
 
+#: what the selected pairs are like: metric, column
+LIKENESS = {
+    "question_words": "words a question",
+    "answer_words": "words an answer",
+    "type_token_ratio": "distinct words of a pair’s words",
+    "mtld": "lexical diversity (MTLD)",
+    "mean_cosine": "mean cosine of two pairs",
+}
 #: what an outcome or a rejection means, in words
 MEANINGS = {
     "accepted": "gave at least one pair that passed every check",
@@ -151,6 +159,7 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
         "losses": figures.losses(curves) if curves else None,
     }
     return {
+        "columns": LIKENESS, "likeness": _likeness(measured, runs),
         "summary": summary, "runs": runs, "used": used, "num_records": corpus[0][1], "removals": dropped, "arms": arms,
         "plane_share": plane_share, "verdict": verdict(summary["distance"], losses),
         "num_arms_listed": NUM_ARMS_LISTED,
@@ -163,6 +172,12 @@ def _sections(tables: Tables, equal_run: str, random_run: str | None) -> dict[st
         "plots": {name: Markup(figures.to_div(plot, name)) for name, plot in plots.items() if plot is not None},
         "plotly": Markup(get_plotlyjs()),
     }  # fmt: skip
+
+
+def _likeness(measured: dict[tuple[str, str, str], Any], runs: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """By role, the rows of `evaluations` about its selected pairs; only roles that have any."""
+    found = {role: {name: measured.get((run, name, "selected")) for name in LIKENESS} for role, run in runs.items()}
+    return {role: rows for role, rows in found.items() if any(rows.values())}
 
 
 def _corpus_steps(summary: dict[str, Any]) -> list[tuple[str, int]]:

@@ -139,7 +139,8 @@ def evaluations(tables: Tables, runs: list[str]) -> Measured:
     """What was measured of each run, by (run_id, metric, model); the newest row of each.
 
     The transport distance has the models `pairs` (all of the run's pairs) and, where its course was measured,
-    `pairs:N` (the pairs up to iteration N); the target loss has `base` and `tuned`.
+    `pairs:N` (the pairs up to iteration N); the target loss has `base` and `tuned`; how long and how diverse the
+    selected pairs are, `selected`.
     """
     rows = tables.read(EVALUATIONS).where(F.col("run_id").isin(runs)).orderBy("evaluated_at", "benchmark")
     return {(row["run_id"], row["metric"], row["model"]): row.asDict() for row in rows.collect()}
