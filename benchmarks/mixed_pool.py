@@ -1,4 +1,4 @@
-"""EQUAL beside random on 20,000 real documents of three kinds, with arithmetic problems as the target.
+"""The default choice beside random on 20,000 real documents of three kinds, with arithmetic problems as the target.
 
 Draws the pool evenly from math, code and general documents, takes 40 GSM8K training items as guide and its test set
 as benchmark and held-out reference, and sends all of it through the project's own jobs with a real server.
@@ -120,7 +120,7 @@ def _config(name: str, out: Path, model_dir: Path, budget: int) -> RunConfig:
         ROOT / "conf" / "demo.yml",
         [
             f"run_name={name}",
-            f"bandit.strategy={name}",
+            *(["bandit.strategy=random"] if name == "random" else []),
             f"storage.root={out}",
             f"documents.path={out / 'source'}",
             f"reference.guide={out / 'reference' / 'guide.jsonl'}",

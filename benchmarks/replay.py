@@ -42,7 +42,7 @@ BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2)
 #: of regret and relevant share
 AT = 0.05
 #: what a user gets who sets nothing
-DEFAULT = "equal"
+DEFAULT = "warm_start_0.2%"
 STRATEGIES = {
     "random": Setup("random", warm_up=0),
     "oracle": Setup("similarity", warm_up=0, order="oracle"),
@@ -58,6 +58,9 @@ STRATEGIES = {
     "equal_no_union": Setup("equal", reward="batches"),
     "equal_variance": Setup("equal", exploration="variance", alpha=1.0),
     "equal_thompson": Setup("equal", exploration="thompson"),
+    "equal_stratified": Setup("equal", order="stratified"),
+    "equal_density": Setup("equal", order="density"),
+    "equal_diverse": Setup("equal", order="diverse"),
     "equal_delayed": Setup("equal", pipeline_depth=2),
     "warm_start": Setup("warm_start", order="mean"),
     "warm_start_variance": Setup("warm_start", order="mean", exploration="variance", alpha=1.0),
@@ -69,7 +72,7 @@ STRATEGIES = {
 #: of a real pool the reference set whose figures stand under the pool's own name; others stand under pool-reference
 MAIN_REFERENCE = {"balanced": "gsm8k", "needle_math": "gsm8k", "needle_code": "mbpp"}
 #: in the plot
-SHOWN = ("random", "similarity", "equal", "equal_2_a_pull", "warm_start_variance", "oracle")
+SHOWN = ("random", "similarity", "equal", "equal_2_a_pull", DEFAULT, "oracle")
 Figures = dict[str, float]
 
 
@@ -198,7 +201,7 @@ def main() -> None:
         pool = full_name if name not in SIGNAL and arguments.reference != MAIN_REFERENCE[name] else name
         measured = {each: [figures[full_name, seed][each] for seed in range(arguments.seeds)] for each in names}
         known = pools.get(pool, {}).get("strategies", {})
-        pools[pool] = {"default": DEFAULT, "reference": full_name, "strategies": summary(measured, known)}
+        pools[pool] = {"reference": full_name, "strategies": summary(measured, known)}
     DOCS.mkdir(exist_ok=True)
     with (DOCS / "replay.csv").open("w", newline="") as file:
         header = [*(f"distance_{b:g}" for b in BUDGETS), *(f"spread_{b:g}" for b in BUDGETS)]
@@ -208,7 +211,7 @@ def main() -> None:
         )
         lines.writerows(row for pool, entry in pools.items() for row in print_table(pool, entry["strategies"]))
     plot({pool: entry["strategies"] for pool, entry in pools.items() if pool in (*SIGNAL, *MAIN_REFERENCE)})
-    write("replay", pools)
+    write("replay", {pool: {**entry, "default": DEFAULT} for pool, entry in pools.items()})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from pools import Pool
+from sklearn.cluster import KMeans
 
 from equal.config import load as load_config
 from equal.core.allowance import Allowance
@@ -25,6 +26,8 @@ RANDOM_SHARE, LARGEST_SHARE = 0.4, 0.2
 _STEP = 1.08
 #: share of relevant pairs from which an arm counts as relevant
 RELEVANT_SHARE = 0.2
+#: groups of an arm, and neighbours of a document, for App. L's ways of sampling
+NUM_STRATA, NUM_NEIGHBOURS = 8, 10
 _NOTHING = Scored(Estimate(1.0, True, 0, 0, 0.0), None)
 
 
@@ -36,7 +39,7 @@ class Setup:
         strategy: `bandit.strategy`; likewise exploration, alpha and docs_per_pull.
         warm_up: share of the documents, by hash.
         order: of documents, where not by hash: by falling `mean`, `top` or `max` similarity to the guide, by that of
-            their `clusters` and by hash inside, or `oracle`.
+            their `clusters` and by hash inside, or `oracle`; or inside an arm by one of IN_ARMS.
         reward: `transport`, or an ablation: `cosine` (no DS), `batches` (no union), `first` (no MAB).
         similarity: of documents, behind the arms' similarity.
         pipeline_depth: 2 is a delay of one iteration.
@@ -51,6 +54,39 @@ class Setup:
     reward: str = "transport"
     similarity: str = "mean"
     pipeline_depth: int = 1
+
+
+def stratified(vectors: np.ndarray) -> np.ndarray:
+    """Scores that take one document of each group in turn; the groups are those of k-means."""
+    groups = KMeans(min(NUM_STRATA, len(vectors)), n_init=1, random_state=0).fit_predict(vectors)
+    turn = np.empty(len(vectors))
+    for group in np.unique(groups):
+        turn[groups == group] = np.arange((groups == group).sum())
+    return -turn
+
+
+def density(vectors: np.ndarray) -> np.ndarray:
+    """Scores that take the typical ones first: the mean cosine to the nearest neighbours."""
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -np.inf)
+    return np.sort(cosines, axis=1)[:, -min(NUM_NEIGHBOURS, max(len(vectors) - 1, 1)) :].mean(axis=1)
+
+
+def diverse(vectors: np.ndarray) -> np.ndarray:
+    """Scores that take next what is least like all that was taken (maximum marginal relevance without a query)."""
+    scores, nearest, row = np.empty(len(vectors)), np.full(len(vectors), -np.inf), 0
+    for place in range(len(vectors)):
+        scores[row] = -place
+        nearest = np.maximum(nearest, vectors @ vectors[row])
+        nearest[row] = np.inf
+        row = int(nearest.argmin())
+    return scores
+
+
+#: what comes first inside an arm, by (n, d) vectors in hash order (EQUAL, App. L); ties stay in that order
+IN_ARMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "stratified": stratified, "density": density, "diverse": diverse,
+}  # fmt: skip
 
 
 class Replay:
@@ -77,6 +113,16 @@ class Replay:
             "clusters": (np.bincount(arms, mean) / np.maximum(np.bincount(arms), 1))[arms],
         }  # fmt: skip
 
+    def in_arms(self, order: str) -> np.ndarray:
+        """(n,) scores by which documents of one arm come in an order of App. L; those of two arms do not compare."""
+        scores = np.empty(self.num_docs)
+        hashed = np.argsort(self.by_hash)
+        for arm in np.unique(self.pool.arms):
+            rows = np.flatnonzero(self.pool.arms == arm)
+            rows = rows[np.argsort(hashed[rows])]
+            scores[rows] = IN_ARMS[order](self.pool.documents[rows])
+        return scores
+
     @cached_property
     def pair_ranks(self) -> np.ndarray:
         """(m, p) place of each pair when all are ordered by nearness to a guide item."""
@@ -90,7 +136,8 @@ class Replay:
         warm = round(setup.warm_up * self.num_docs)
         rest = self.by_hash[warm:]
         if setup.order != "hash":
-            rest = rest[np.argsort(-self.similarities[setup.order][rest], kind="stable")]
+            scores = self.in_arms(setup.order) if setup.order in IN_ARMS else self.similarities[setup.order]
+            rest = rest[np.argsort(-scores[rest], kind="stable")]
         return np.concatenate([self.by_hash[:warm], rest])
 
     def read(self, setup: Setup, documents: int) -> np.ndarray:
