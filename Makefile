@@ -50,6 +50,7 @@ bench: $(MAIN) $(JARS)  ## benchmarks/results anew, hours; DATA=folder with docs
 	$(BIN)/python benchmarks/cluster_mode.py --data $(DATA)
 	$(BIN)/python benchmarks/estimators.py --target $(DATA)/refs/gsm8k_train.jsonl.gz --background $(DATA)/refs/mmlu_test.jsonl.gz
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/warm_ups.py --data $(DATA)
 	$(BIN)/python benchmarks/clustering.py
 
 lint: $(MAIN)  ## ruff and mypy only

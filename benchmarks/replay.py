@@ -30,6 +30,7 @@ from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.container import ErrorbarContainer
 from pools import SIGNAL, load
 from replay_loop import LARGEST_SHARE, RANDOM_SHARE, Replay, Setup
 from results import FOLDER, write
@@ -164,16 +165,21 @@ def plot(tables: dict[str, dict[str, dict[str, object]]]) -> None:
     figure, panels = plt.subplots(lines, 3, figsize=(13.5, 3.8 * lines), squeeze=False)
     for axes in panels.flat[len(tables) :]:
         axes.remove()
+    legend: dict[str, ErrorbarContainer] = {}
     for axes, (pool, table) in zip(panels.flat, tables.items()):
-        for name in (name for name in SHOWN if name in table):
+        for number, name in ((n, name) for n, name in enumerate(SHOWN) if name in table):
             distance, spread = (cast(dict[str, float], table[name][key]) for key in ("distance", "distance_spread"))
             shares = [100 * b for b in BUDGETS]
-            axes.errorbar(shares, [*distance.values()], [*spread.values()], label=name, marker="o", capsize=2)
+            drawn = axes.errorbar(
+                shares, [*distance.values()], [*spread.values()], color=f"C{number}", marker="o", capsize=2
+            )
+            legend[name] = drawn
         axes.set(title=pool, xlabel="documents paid for, % of the pool", xscale="log", xticks=shares)
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.minorticks_off()
     panels[0][0].set_ylabel("distance of all pairs to the held-out reference")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(SHOWN))
+    known = [name for name in SHOWN if name in legend]  # not every pool was read by all of them
+    figure.legend([legend[name] for name in known], known, loc="lower center", ncols=len(known))
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(DOCS / "replay.svg", metadata={"Date": None})
 

@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with refs/")
     parser.add_argument("--tables", type=Path, default=Path("build/superset/tables"))
     parser.add_argument("--pool", nargs="+", default=["needle_math-gsm8k", "needle_code-mbpp", "balanced-gsm8k"])
-    parser.add_argument("--strategy", nargs="+", default=["random", "similarity", "equal", "warm_start_variance"])
+    parser.add_argument("--strategy", nargs="+", default=["random", "similarity", "equal", "warm_start_0.2%"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--model", default=".cache/models/smollm2-135m-instruct")
     parser.add_argument("--processes", type=int, default=1)

@@ -49,6 +49,7 @@ STEPS: list[Step] = [
 ]
 #: the size for which conf/demo.yml states budget and arms
 WHOLE_DOCS = 8000
+MIN_DOCS = 100
 #: minutes of each step at that size on two cores with nothing beside it; the time left is told by them and by the pace
 #: of the machine
 TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.3, 1.0, 0.2, 4.7, 1.7, 0.1, 1.5, 0.8, 0.1, 1.5, 0.4)))
@@ -59,8 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=WHOLE_DOCS, help="size of the corpus; budget and arms follow it")
     num_docs = parser.parse_args().docs
-    if num_docs < 1:
-        parser.error(f"argument --docs: {num_docs} is no size of a corpus; at least 1")
+    if num_docs < MIN_DOCS:
+        parser.error(f"argument --docs: {num_docs} texts are no corpus to choose from; at least {MIN_DOCS}")
     os.chdir(ROOT)  # conf/demo.yml names its files from here, and so does whoever runs a job on them later
     with exit_on_error("demo"):
         sized = _sized(num_docs)
@@ -88,11 +89,12 @@ def _share(num_docs: int) -> float:
 
 
 def _sized(num_docs: int) -> list[str]:
-    """Budget for a corpus of this size, and as many arms as it can sweep like the whole demo's."""
+    """Budget for a corpus of this size, as many arms as it can sweep like the whole demo's, and the warm-up."""
     whole = load(ROOT / "conf" / "demo.yml")
-    documents = max(1, round(whole.budget.documents * _share(num_docs)))
-    arms = max(1, documents * whole.cluster.k // whole.budget.documents)
-    return [f"budget.documents={documents}", f"cluster.k={arms}"]
+    documents = round(whole.budget.documents * _share(num_docs))
+    arms = documents * whole.cluster.k // whole.budget.documents
+    warm_up = whole.warm_up.fraction / max(1.0, _share(num_docs))  # of a larger corpus it would eat up the budget
+    return [f"budget.documents={documents}", f"cluster.k={arms}", f"warm_up.fraction={warm_up}"]
 
 
 def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:

@@ -20,9 +20,9 @@ def cluster(job: Job) -> Outcome:
     config, settings = job.config, job.config.cluster
     embeddings = job.tables.read(EMBEDDINGS)
     num_docs = embeddings.count()
-    sweep = (config.bandit.docs_per_pull, config.document_budget(num_docs), settings.max_sweep_share)
-    ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=largest_k(*sweep))
-    require_affordable(max(ks), *sweep)
+    pulls, share = (config.bandit.docs_per_pull, config.document_budget(num_docs)), config.sweep_share
+    ks = candidates(settings.k, settings.elbow_grid, num_docs=num_docs, affordable=largest_k(*pulls, share))
+    require_affordable(max(ks), *pulls, share)
     sample = sample_to_fit(embeddings, num_docs=num_docs, fit_documents=settings.fit_documents, seed=config.seed)
     name, own = F.lit(job.input_hash), f"{CLUSTERING} = '{job.input_hash}'"  # other clusterings have runs of their own
     with peak_memory() as peak:  # of this machine: workers elsewhere are not seen

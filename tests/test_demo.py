@@ -111,11 +111,12 @@ def test_budget_and_arms_follow_the_size_of_the_corpus(docs: int, budget: int, a
     assert (config.document_budget(docs), config.cluster.k) == (budget, arms)
 
 
-@pytest.mark.parametrize("docs", [1, 10, 60, 777, 1999, 100_000])
+@pytest.mark.parametrize("docs", [demo.MIN_DOCS, 777, 1999, 37_000, 100_000])
 def test_every_size_can_sweep_its_arms(docs: int):
     config = load(ROOT / "conf" / "demo.yml", demo._sized(docs))
     sweep = config.cluster.k * config.bandit.docs_per_pull
-    assert sweep <= max(config.cluster.max_sweep_share * config.budget.documents, config.bandit.docs_per_pull)
+    assert 0 < sweep <= config.cluster.max_sweep_share * config.budget.documents
+    assert config.warm_up.fraction * docs <= 0.45 * config.budget.documents
 
 
 def test_server_key_stays_out_of_sight(tmp_path: Path):

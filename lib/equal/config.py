@@ -241,6 +241,11 @@ class RunConfig:
         return fingerprint([getattr(self, name) for name in ("seed", *sections)])
 
     @property
+    def sweep_share(self) -> float:
+        """Of the document budget that pulling every arm once may take; all of it where no strategy has to do so."""
+        return self.cluster.max_sweep_share if self.bandit.strategy == "equal" else 1.0
+
+    @property
     def judges(self) -> dict[str, str]:
         """What no document and no pair may hold, name to path: the benchmarks, and the items that judge the result."""
         named, held_out = self.decontaminate.benchmarks, self.reference.held_out

@@ -55,7 +55,8 @@ def estimate_run(config: RunConfig) -> dict[str, Foreseen]:
     documents = kept_documents(tables.read(DOCUMENTS), tables.read(REMOVALS)).select(DOC_ID, "text").cache()
     num_docs = documents.count()
     in_warm_up = round(config.warm_up.fraction * num_docs) if config.warm_up.enabled else 0
-    sample = _sample(job, documents, max(_FEWEST, min(in_warm_up or _PROBED, _PROBED)))
+    in_sample = in_warm_up if marks.finished("warm_up") and in_warm_up >= _FEWEST else _PROBED
+    sample = _sample(job, documents, min(in_sample, _PROBED))
     documents.unpersist()
     wanted = config.document_budget(num_docs) or num_docs
     budgets = {"tokens": config.budget.tokens, "money": config.budget.money}
@@ -155,7 +156,10 @@ def _keep(job: Job, stages: Mapping[str, Foreseen], num_read: int) -> None:
 
 def told(stages: Mapping[str, Foreseen]) -> str:
     """An estimate as lines to print."""
-    lines = [f"expected, and the range that holds it {CONFIDENCE:.0%} of the time for documents like those read"]
+    lines = [
+        f"expected, and the range that holds it {CONFIDENCE:.0%} of the time for documents like those read,",
+        "a sample of all; those that a strategy prefers may be longer or shorter",
+    ]
     for stage, foreseen in stages.items():
         lines += ["", f"{stage.replace('_', ' ')}: until {foreseen.ends_by} end it"]
         shown = {"documents": foreseen.documents, **foreseen.amounts}

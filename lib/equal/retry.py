@@ -53,6 +53,7 @@ def retry_failed(job: Job) -> Outcome:
             return Outcome(opened.state.spent.documents, len(opened.state.pairs.pair_ids), unchanged=True)
     else:
         _ask_again(job, opened, rows)
+    opened.assignments.unpersist()
     return run_to_budget(job)
 
 

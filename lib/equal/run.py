@@ -149,13 +149,20 @@ def _require_affordable_sample(config: RunConfig, spent: Spent, short: str, num_
 
 @dataclass(frozen=True)
 class Opened:
-    """A run as its last commit left it, and what it may still spend."""
+    """A run as its last commit left it, and what it may still spend.
+
+    Attributes:
+        assignments: the arms' documents, cached: unpersist them when the run ends.
+        order: sorts them as the strategy reads them.
+    """
 
     run: Run
     reading: Extraction
     state: State
     limits: Limits
     policy: Policy
+    assignments: DataFrame
+    order: Column
 
 
 def open_run(job: Job) -> Opened:
@@ -177,7 +184,9 @@ def open_run(job: Job) -> Opened:
             require_affordable(len(state.arms), bandit.docs_per_pull, limits.documents, config.cluster.max_sweep_share)
         _ = reading.guide  # a reference set that is missing or wrong costs nothing here, a whole iteration later
         reading.recover(state.next_iteration)
-    return Opened(run, reading, state, limits, _policy(config, state, warm_up_documents))
+        policy = _policy(config, state, warm_up_documents)
+        read_first = _in_reading_order(job, run, reading, state, warm_up_documents)
+    return Opened(run, reading, state, limits, policy, *read_first)
 
 
 def run_to_budget(job: Job) -> Outcome:
@@ -190,7 +199,7 @@ def run_to_budget(job: Job) -> Outcome:
     """
     config, tables, opened = job.config, job.tables, open_run(job)
     run, reading, state, limits = opened.run, opened.reading, opened.state, opened.limits
-    assignments, key = _in_reading_order(job, run, reading, state, opened.policy.warm_up_documents)
+    assignments, key = opened.assignments, opened.order
     ahead = state_ahead(tables, run, state) if opened.policy.pipeline_depth > 1 else None
     started: dict[int, datetime] = {}
     committed = datetime.now(timezone.utc)

@@ -90,7 +90,8 @@ def test_what_another_configuration_made_is_not_built_upon(prepared, server, sec
 
 
 def test_arms_that_a_smaller_budget_cannot_sweep_are_refused(prepared, server):
-    other = replace(prepared, budget=replace(prepared.budget, documents=12))
+    bandit, budget = replace(prepared.bandit, strategy="equal"), replace(prepared.budget, documents=12)
+    other = replace(prepared, bandit=bandit, budget=budget)
     with pytest.raises(BudgetError, match="largest k that fits is 2"):
         run_stage(other, "extract", RUN["extract"])
     assert not server.bodies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chat_server import always
@@ -103,3 +105,15 @@ def test_what_fails_again_keeps_the_pairs_that_it_had(spark, finished, server):
     run_stage(finished, "extract", retry_failed, even_finished=True)
     assert (outcomes(tables), tables.read(QA_PAIRS).where("run_id = 'r'").orderBy("pair_id").collect()) == before
     assert outcome_rows(tables, "status = 'failed' AND unserved = 1 AND NOT final") == [row.doc_id]
+
+
+def test_a_run_that_is_not_at_its_end_goes_on_after_what_failed(spark, finished, server):
+    """What is read next is chosen anew, by a strategy that needs the similarity of every arm."""
+    assert finished.bandit.strategy == "warm_start"
+    longer = replace(finished, budget=replace(finished.budget, documents=BUDGET + 6))
+    tables = Tables(spark, finished.storage.root)
+    fail(spark, tables)
+    run_stage(longer, "extract", retry_failed, even_finished=True)
+    final = tables.read(EXTRACTIONS).where("run_id = 'r' AND final")
+    assert (final.count(), final.where("unserved > 0").count()) == (BUDGET + 6, 0)
+    assert final.select("doc_id").distinct().count() == BUDGET + 6

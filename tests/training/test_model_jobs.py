@@ -110,8 +110,9 @@ def test_kept_documents_are_embedded_and_clustered_by_topic(clustered, store, co
 
 def test_more_arms_than_the_budget_sweeps_or_than_documents_names_the_largest_k(clustered, store, config):
     before = store.version(ASSIGNMENTS)
+    five = replace(config, cluster=replace(config.cluster, k=5))
     with pytest.raises(BudgetError, match="largest k that fits is 4"):
-        _run(cluster, store, replace(config, cluster=replace(config.cluster, k=5)))
+        _run(cluster, store, replace(five, bandit=replace(five.bandit, strategy="equal")))
     with pytest.raises(InputError, match=f"largest k that fits is {DOCS}"):
         _run(cluster, store, replace(config, cluster=replace(config.cluster, k=DOCS + 1)))
     assert store.version(ASSIGNMENTS) == before

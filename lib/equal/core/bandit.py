@@ -168,7 +168,8 @@ def require_affordable(k: int, docs_per_pull: int, document_budget: int, max_sha
     if bound is None or k <= bound:
         return
     cost = f"pulling {k} arms once reads {k * docs_per_pull} documents"
-    limit = f"above {max_share:g} (cluster.max_sweep_share) of the budget of {document_budget} documents"
+    of = "" if max_share == 1 else f"{max_share:g} (cluster.max_sweep_share) of "
+    limit = f"above {of}the budget of {document_budget} documents"
     fits = f"the largest k that fits is {bound}; set cluster.k={bound}" if bound else "not even one arm fits"
     raise BudgetError(
         f"cluster.k: is {k}, but {cost}, {limit}; {fits}, or lower bandit.docs_per_pull (now {docs_per_pull}), "

@@ -100,7 +100,8 @@ def prior_of(
     """
     if len(similarity) < _MIN_ARMS or np.ptp(similarity) < _SAME:
         gaps = measured - similarity if len(similarity) else np.zeros(1)
-        tau2 = max(float(gaps.var()) - (float(noise.mean()) if len(noise) else 0.0), 0.0)
+        # how far rewards lie from what similarity promises is not known yet: as far as the promises differ, at least
+        tau2 = max(float(gaps.var()) - (float(noise.mean()) if len(noise) else 0.0), float(wanted.var()))
         return wanted + gaps.mean(), np.zeros(len(wanted)), tau2
     middle, width = similarity.mean(), np.ptp(similarity)
     rows, asked = (np.column_stack([np.ones(len(x)), (x - middle) / width]) for x in (similarity, wanted))
