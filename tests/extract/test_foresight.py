@@ -40,13 +40,13 @@ def test_without_a_warm_up_it_asks_about_its_first_documents_which_are_then_ther
     )
     server.bodies.clear()
     found = estimate_run(other)
-    assert len(server.bodies) == 3
+    assert len(server.bodies) == 8
     assert set(found) == {"warm_up", "extract"}
     assert found["warm_up"].documents.value == 3
     costs = Tables(spark, config.storage.root).read(COSTS).where("stage = 'estimate'").collect()
-    assert [(row.run_id, row.documents, row.calls) for row in costs] == [("corpus", 3, 3)], (
+    assert [(row.run_id, row.documents, row.calls) for row in costs] == [("corpus", 8, 8)], (
         "what was paid is in the bill"
     )
     again = estimate_run(other)
-    assert len(server.bodies) == 3
+    assert len(server.bodies) == 8
     assert again["extract"].amounts["calls"] == found["extract"].amounts["calls"]

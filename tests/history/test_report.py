@@ -119,7 +119,7 @@ def test_colours_follow_light_and_dark_in_page_and_plots(source):
 
 
 def test_wide_content_scrolls_inside_its_own_box(source):
-    assert source.count("<table>") == len(re.findall(r'<div class="scroll"><table>', source)) == 6
+    assert source.count("<table>") == len(re.findall(r'<div class="scroll"><table>', source)) == 7
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in source
 
 
@@ -152,7 +152,7 @@ def test_what_the_pairs_are_like_stands_beside_the_control(source):
     rows = re.findall(r"</span>(.+?)</th>\n(.+)</tr>", table)
     assert [name for name, _ in rows] == ["EQUAL", "random documents"]
     for _, cells in rows:
-        assert re.findall(r"<td>(.*?)</td>", cells) == ["–", "17.2<small>± 0.500</small>", "–", "61.5", "–"]
+        assert re.findall(r"<td>(.*?)</td>", cells) == ["–", "17.2<small>± 0.5</small>", "–", "61.5", "–"]
 
 
 def test_the_arms_are_the_clusters_that_the_run_read_from(history):

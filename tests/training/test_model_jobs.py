@@ -13,9 +13,11 @@ import torch
 
 from equal.config import RunConfig, load
 from equal.core.metrics import exact_match, mean_and_error, ratio_by_item
+from equal.core.ngrams import words
 from equal.errors import BudgetError, InputError
 from equal.io.marks import Marks
 from equal.io.references import read_items
+from equal.io.report import LIKENESS
 from equal.io.stage import Job, Outcome
 from equal.io.tables import Tables
 from equal.jobs.cluster import cluster
@@ -180,7 +182,10 @@ def test_base_and_tuned_are_judged_on_items_nothing_was_trained_on(trained, stor
     assert outcome.flops > 0
     rows = {(row.model, row.metric): row for row in store.read(EVALUATIONS).collect()}
     assert outcome.rows_out == len(rows)
-    assert {model for model, _ in rows} == {"base", "tuned", "pairs", "pairs:1", "pairs:2"}
+    assert {model for model, _ in rows} == {"base", "tuned", "pairs", "pairs:1", "pairs:2", "selected"}
+    chosen = [len(words(row.answer)) for row in store.read(SELECTED_PAIRS).where("run_id = 'r'").collect()]
+    assert rows["selected", "answer_words"].value == pytest.approx(sum(chosen) / len(chosen))
+    assert {metric for model, metric in rows if model == "selected"} == set(LIKENESS)
     items = read_items(config.reference.held_out, "reference.held_out")[:5]
     expected = answer_nll(load_answer_model(tiny_model), items, batch_size=8)
     values = ratio_by_item([x.sum_nll for x in expected], [x.num_tokens for x in expected])
