@@ -25,13 +25,13 @@ CORPUS_STEPS = (
     ("quality", "fit to read"), ("deduplicate", "without duplicates"), ("decontaminate", "without contamination")
 )  # fmt: skip
 
-#: what the selected pairs are like: metric, column
+#: what the selected pairs are like: metric, the two lines above its column
 LIKENESS = {
-    "question_words": "words a question",
-    "answer_words": "words an answer",
-    "type_token_ratio": "distinct words of a pair’s words",
-    "mtld": "lexical diversity (MTLD)",
-    "mean_cosine": "mean cosine of two pairs",
+    "question_words": ("words", "a question"),
+    "answer_words": ("words", "an answer"),
+    "type_token_ratio": ("distinct words", "of a pair’s words"),
+    "mtld": ("lexical", "diversity (MTLD)"),
+    "mean_cosine": ("mean cosine", "of two pairs"),
 }
 #: what an outcome or a rejection means, in words
 MEANINGS = {
