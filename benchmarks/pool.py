@@ -29,6 +29,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from equal.config import RunConfig, load
+from equal.core.items import Item
 from equal.history import collect_pairs
 from equal.io.marks import Marks
 from equal.io.references import read_items
@@ -121,8 +122,8 @@ def write_pools(config: RunConfig, data: Path) -> None:
     folder = os.path.join(config.storage.root, "encoders", marks.of("warm_up")["input_hash"])
     encoder = EncoderFactory(folder, settings.dtype, settings.max_tokens, settings.batch_size)()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, (file, kind) in REFERENCES.items():
-        items = sorted(read_items(str(data / "refs" / f"{file}.jsonl.gz"), name), key=lambda item: rank(item.item_id))
+    for name, (_, kind) in REFERENCES.items():
+        items = reference_items(data, name)
         reference = encoder.encode([item.text for item in items[: NUM_GUIDE + NUM_HELD_OUT]])
         for pool in ("balanced", *NEEDLES):
             arrays = _pool(documents, pairs, NEEDLES.get(pool), kind)
@@ -130,6 +131,12 @@ def write_pools(config: RunConfig, data: Path) -> None:
                 FOLDER / f"{pool}-{name}.npz", guide=reference[:NUM_GUIDE], held_out=reference[NUM_GUIDE:], **arrays
             )
             print(f"{pool}-{name}: {len(arrays['documents'])} documents, {len(arrays['pairs'])} pairs")
+
+
+def reference_items(data: Path, name: str) -> list[Item]:
+    """A reference set by hash: the first NUM_GUIDE guide, those after them are held out."""
+    items = read_items(str(data / "refs" / f"{REFERENCES[name][0]}.jsonl.gz"), name)
+    return sorted(items, key=lambda item: rank(item.item_id))
 
 
 def _on_driver(frame: DataFrame) -> dict[str, np.ndarray]:

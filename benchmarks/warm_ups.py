@@ -29,14 +29,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from mixed_pool import KINDS, ROOT, rank, write_pool, write_reference
-from pool import NEEDLE_SHARE, NEEDLES, REFERENCES, pool_config
+from pool import NEEDLE_SHARE, NEEDLES, pool_config, reference_items
 from pools import NUM_GUIDE
 from pyspark.sql import functions as F
 from results import write
 
 from equal.config import RunConfig
 from equal.io.marks import Marks
-from equal.io.references import read_items
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error, run_stage
 from equal.io.tables import Tables
@@ -106,12 +105,9 @@ def main() -> None:
         config, calls = _sampled(out, arguments.data, arguments.docs)
         corpus = _corpus(config)
         guides = {
-            pool: [item.text for item in sorted(
-                read_items(str(arguments.data / "refs" / f"{REFERENCES[name][0]}.jsonl.gz"), name),
-                key=lambda item: rank(item.item_id),
-            )[:NUM_GUIDE]]
+            pool: [item.text for item in reference_items(arguments.data, name)[:NUM_GUIDE]]
             for pool, name in ASKED.items()
-        }  # fmt: skip
+        }
         rows: dict[str, dict[str, object]] = {}
         print(f"{'warm-up':24}{'pairs':>7}{'tuning s':>9}{'rank':>7}{'Eq. 3':>7}{'same':>7}", end="")
         print("".join(f"{f'{pool} {share:.0%}':>16}" for pool in ASKED for share in FIRST))

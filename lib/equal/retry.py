@@ -47,13 +47,13 @@ def retry_failed(job: Job) -> Outcome:
     failed = committed(job.tables, EXTRACTIONS, opened.run.run_id).where(F.col("final"))
     failed = failed.where(F.col("unserved") > 0).select(DOC_ID, "arm_id", "unserved", "num_pairs")
     rows = failed.orderBy(DOC_ID).collect()
+    if rows:
+        _ask_again(job, opened, rows)
+    opened.assignments.unpersist()
     if not rows:
         log.info("extract: no document of run %s failed, nothing to ask again", opened.run.run_id)
         if job.marks.finished(job.stage):
             return Outcome(opened.state.spent.documents, len(opened.state.pairs.pair_ids), unchanged=True)
-    else:
-        _ask_again(job, opened, rows)
-    opened.assignments.unpersist()
     return run_to_budget(job)
 
 
