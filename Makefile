@@ -4,7 +4,6 @@
 PYTHON := $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 UV_VERSION := 0.13.8
-DOCS ?= 8000
 CONFIG ?= conf/demo.yml
 DATA ?= ../shared/data
 
@@ -23,8 +22,8 @@ help:  ## this list
 	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup  ## the whole pipeline on 8,000 documents with a real server, about 20 minutes; DOCS=2000 a quicker one
-	$(BIN)/python demo/run.py --docs $(DOCS)
+demo: setup  ## the whole pipeline with a real server in 20 minutes: 8,000 documents, 2,000 on a slow machine; DOCS=... another size
+	$(BIN)/python demo/run.py $(if $(DOCS),--docs $(DOCS))
 
 test: setup lint  ## lint, types and every test, real vLLM server included
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=15

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from model import convert
 from reference import write_reference
 from remaining import Remaining, Step
 from server import Server, serve
+from size import MIN_DOCS, SETTINGS, WHOLE_DOCS, fitting_docs, share, sized, slowness
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
@@ -47,9 +48,6 @@ STEPS: list[Step] = [
     *[(name, "extract") for name in RUNS],
     *[(name, stage) for name in RUNS for stage in JUDGED],
 ]
-#: the size for which conf/demo.yml states budget and arms
-WHOLE_DOCS = 8000
-MIN_DOCS = 100
 #: minutes of each step at that size on two cores with nothing beside it; the time left is told by them and by the pace
 #: of the machine
 TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.3, 1.0, 0.2, 4.7, 1.7, 0.1, 1.5, 0.8, 0.1, 1.5, 0.4)))
@@ -58,22 +56,22 @@ TYPICAL_MIN = dict(zip(STEPS, (0.6, 0.2, 0.2, 0.2, 1.3, 1.0, 0.2, 4.7, 1.7, 0.1,
 def main() -> None:
     """Run or resume the demo; finished stages are passed over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--docs", type=int, default=WHOLE_DOCS, help="size of the corpus; budget and arms follow it")
-    num_docs = parser.parse_args().docs
+    parser.add_argument("--docs", type=int, help="size of the corpus; else what this machine reads in 20 minutes")
+    asked = parser.parse_args().docs
+    num_docs = fitting_docs() if asked is None else asked
     if num_docs < MIN_DOCS:
         parser.error(f"argument --docs: {num_docs} texts are no corpus to choose from; at least {MIN_DOCS}")
     os.chdir(ROOT)  # conf/demo.yml names its files from here, and so does whoever runs a job on them later
     with exit_on_error("demo"):
-        sized = _sized(num_docs)
         configs = {
-            name: load(ROOT / "conf" / "demo.yml", [f"run_name={name}", *sized, *changed])
-            for name, changed in RUNS.items()
+            name: load(SETTINGS, [f"run_name={name}", *sized(num_docs), *changed]) for name, changed in RUNS.items()
         }
+        if asked is None and num_docs < WHOLE_DOCS:
+            whole = f"{WHOLE_DOCS:,} texts take this processor more than 20 minutes"
+            log.info("%s: %s are taken; make demo DOCS=%s for all", whole, f"{num_docs:,}", WHOLE_DOCS)
         _begin(num_docs, configs)
         model_dir = convert()
-        with _output_to(OUT / "spark.log"):
-            open_session(configs["equal"].spark.partitions, with_models=True)
-        remaining = Remaining(_typical(configs, num_docs))
+        remaining = Remaining(_typical(configs, num_docs), pace=slowness())
         if not _extracted(configs):
             with serve(model_dir, OUT / "vllm.log") as server:
                 _until_extracted(configs, server, remaining)
@@ -83,22 +81,9 @@ def main() -> None:
         _finish(configs)
 
 
-def _share(num_docs: int) -> float:
-    """Of the whole demo's reading: a quarter of the documents halves it, so that a small one has something to show."""
-    return math.sqrt(num_docs / WHOLE_DOCS)
-
-
-def _sized(num_docs: int) -> list[str]:
-    """Budget for a corpus of this size, as many arms as it can sweep like the whole demo's, and the warm-up."""
-    whole = load(ROOT / "conf" / "demo.yml")
-    documents = round(whole.budget.documents * _share(num_docs))
-    arms = documents * whole.cluster.k // whole.budget.documents
-    warm_up = whole.warm_up.fraction / max(1.0, _share(num_docs))  # of a larger corpus it would eat up the budget
-    return [f"budget.documents={documents}", f"cluster.k={arms}", f"warm_up.fraction={warm_up}"]
-
-
 def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
-    """Write corpus and reference set; a demo of another size, other settings, stages or tables starts over."""
+    """Open the session, and write corpus and reference set; a demo of another size, other settings, stages or tables
+    starts over."""
     note = OUT / "demo.json"
     wanted = {
         "size": num_docs,
@@ -112,12 +97,15 @@ def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
         log.info("build/demo: deleted and begun anew, as it holds a demo of other %s", others)
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True, exist_ok=True)
-    if not note.is_file():
+    with ThreadPoolExecutor(1) as beside, _output_to(OUT / "spark.log"):
+        # the packages are parsed for as long as Spark takes to start
+        writing = None if note.is_file() else beside.submit(write_corpus, num_docs, OUT / "source")
+        open_session(configs["equal"].spark.partitions, with_models=True)
+    if writing is not None:
         write_reference(OUT / "reference")
-        written = write_corpus(num_docs, OUT / "source")
         log.info(
             "corpus: %s texts from the documentation of the installed packages; the model reads %s, from %s arms",
-            *(f"{n:,}" for n in (written, configs["equal"].budget.documents, configs["equal"].cluster.k)),
+            *(f"{n:,}" for n in (writing.result(), configs["equal"].budget.documents, configs["equal"].cluster.k)),
         )
         note.write_text(json.dumps(wanted))
 
@@ -176,7 +164,7 @@ def _stage(config: RunConfig, stage: str, body: Body, remaining: Remaining) -> N
 
 def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
     """Minutes of each step by experience: Spark's own, or as what a model has to do; nothing where it is done."""
-    read, corpus = _share(num_docs), num_docs / WHOLE_DOCS
+    read, corpus = share(num_docs), num_docs / WHOLE_DOCS
     work = {"warm_up": corpus, "embed": corpus, "extract": read, "finetune": read}
     tables = _tables(configs["equal"])
     marks = {name: Marks.read(tables, config) for name, config in configs.items()}

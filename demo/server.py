@@ -110,7 +110,7 @@ def _command(model_dir: Path, port: int, max_model_len: int) -> list[str]:
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(model_dir), "--served-model-name", MODEL_NAME),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", _dtype(), "--max-model-len", str(max_model_len), "--max-num-seqs", str(MAX_NUM_SEQS)),
+        *("--dtype", native_dtype(), "--max-model-len", str(max_model_len), "--max-num-seqs", str(MAX_NUM_SEQS)),
         # compiling takes a minute and a half and gains nothing at this size
         "--enforce-eager",
         # greedy decoding of a small model fills valid JSON with newlines until the budget is gone
@@ -118,7 +118,7 @@ def _command(model_dir: Path, port: int, max_model_len: int) -> list[str]:
     ]
 
 
-def _dtype() -> str:
+def native_dtype() -> str:
     """What the processor computes in: without bfloat16 of its own it takes five times as long in that."""
     from equal.training.encoder import best_dtype  # the guard runs this file too, and needs no torch
 

@@ -12,6 +12,7 @@ import pytest
 
 import run as demo
 import server
+import size
 from corpus import MIN_CHARS, NUM_PLANTED, docstrings, write_corpus
 from equal.config import load
 from equal.errors import PlatformError
@@ -99,7 +100,7 @@ def test_settings_agree_with_the_server_and_the_reference():
     assert config.judges == {"held_out": config.reference.held_out}
     assert config.evaluate.max_items == len(read_split("held_out"))
     sweep = config.cluster.k * config.bandit.docs_per_pull
-    assert sweep <= config.cluster.max_sweep_share * config.document_budget(demo.WHOLE_DOCS)
+    assert sweep <= config.cluster.max_sweep_share * config.document_budget(size.WHOLE_DOCS)
 
 
 SIZES = [(8000, 200, 32), (2000, 100, 16), (500, 50, 8), (32000, 400, 64)]
@@ -107,16 +108,26 @@ SIZES = [(8000, 200, 32), (2000, 100, 16), (500, 50, 8), (32000, 400, 64)]
 
 @pytest.mark.parametrize(("docs", "budget", "arms"), SIZES)
 def test_budget_and_arms_follow_the_size_of_the_corpus(docs: int, budget: int, arms: int):
-    config = load(ROOT / "conf" / "demo.yml", demo._sized(docs))
+    config = load(ROOT / "conf" / "demo.yml", size.sized(docs))
     assert (config.document_budget(docs), config.cluster.k) == (budget, arms)
 
 
-@pytest.mark.parametrize("docs", [demo.MIN_DOCS, 777, 1999, 37_000, 100_000])
+@pytest.mark.parametrize("docs", [size.MIN_DOCS, 777, 1999, 37_000, 100_000])
 def test_every_size_can_sweep_its_arms(docs: int):
-    config = load(ROOT / "conf" / "demo.yml", demo._sized(docs))
+    config = load(ROOT / "conf" / "demo.yml", size.sized(docs))
     sweep = config.cluster.k * config.bandit.docs_per_pull
     assert 0 < sweep <= config.cluster.max_sweep_share * config.budget.documents
     assert config.warm_up.fraction * docs <= 0.45 * config.budget.documents
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cores", "docs"),
+    [("bfloat16", 2, 8000), ("bfloat16", 1, 2000), ("float32", 2, 2000), ("float32", 4, 2000), ("float32", 8, 8000)],
+)
+def test_a_slow_processor_takes_a_smaller_demo_if_no_size_is_asked_for(monkeypatch, dtype: str, cores: int, docs: int):
+    monkeypatch.setattr(size, "native_dtype", lambda: dtype)
+    monkeypatch.setattr(size.os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert size.fitting_docs() == docs
 
 
 def test_server_key_stays_out_of_sight(tmp_path: Path):
@@ -176,6 +187,13 @@ def test_the_time_left_follows_the_pace_of_this_machine():
     assert left.minutes == 0.0
 
 
+def test_the_time_left_begins_with_what_the_processor_promises():
+    left = Remaining({("equal", "ingest"): 1.0, ("equal", "embed"): 3.0}, pace=2.5)
+    assert left.minutes == 10.0
+    left.ended(("equal", "ingest"), 90.0)
+    assert left.minutes == 4.5, "what a step has shown counts alone"
+
+
 def test_every_step_of_the_demo_has_a_typical_time():
     assert set(demo.TYPICAL_MIN) == set(demo.STEPS)
     assert len(demo.STEPS) == len(demo.TYPICAL_MIN)
@@ -187,6 +205,7 @@ def test_a_finished_demo_is_kept_until_its_size_or_its_settings_change(tmp_path,
     monkeypatch.setattr(demo, "ROOT", root)
     monkeypatch.setattr(demo, "OUT", root / "build" / "demo")
     monkeypatch.setattr(demo, "write_corpus", lambda num_docs, folder: num_docs)
+    monkeypatch.setattr(demo, "open_session", lambda partitions, with_models: None)
 
     def begin(num_docs: int) -> bool:
         """Whether what an earlier demo left is still there."""
