@@ -37,12 +37,10 @@ Job = dict[str, Any]
 def choose(data: Path, pools: Iterable[str], strategies: Iterable[str], seeds: int, tables: Path) -> dict[str, Any]:
     """Sets of pairs by pool, strategy and seed, and each pool's held-out items."""
     from deltalake import DeltaTable
-    from pool import REFERENCES, rank
+    from pool import reference_items
     from pools import FOLDER, NUM_GUIDE, NUM_HELD_OUT, load
     from replay import STRATEGIES
     from replay_loop import Replay
-
-    from equal.io.references import read_items
 
     rows = DeltaTable(str(tables / "qa_pairs")).to_pyarrow_table(columns=["pair_id", "question", "answer"]).to_pylist()
     texts = {row["pair_id"]: (row["question"], row["answer"]) for row in rows}
@@ -50,12 +48,8 @@ def choose(data: Path, pools: Iterable[str], strategies: Iterable[str], seeds: i
     jobs: list[Job] = []
     for seed in range(seeds):
         for pool in pools:
-            file = REFERENCES[pool.rpartition("-")[2]][0]
-            found = sorted(
-                read_items(str(data / "refs" / f"{file}.jsonl.gz"), pool), key=lambda item: rank(item.item_id)
-            )
-            held_out = found[NUM_GUIDE : NUM_GUIDE + NUM_HELD_OUT]
-            items[pool] = [(item.item_id, item.question, item.answer) for item in held_out]
+            found = reference_items(data, pool.rpartition("-")[2])[NUM_GUIDE : NUM_GUIDE + NUM_HELD_OUT]
+            items[pool] = [(item.item_id, item.question, item.answer) for item in found]
             ids = np.load(FOLDER / f"{pool}.npz")["pair_ids"]
             replay = Replay(load(pool, seed), seed)
             for strategy in strategies:

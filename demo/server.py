@@ -113,6 +113,7 @@ def _command(model_dir: Path, port: int, max_model_len: int) -> list[str]:
         *("--dtype", native_dtype(), "--max-model-len", str(max_model_len), "--max-num-seqs", str(MAX_NUM_SEQS)),
         # compiling takes a minute and a half and gains nothing at this size
         "--enforce-eager",
+        # an engine apart from its worker polls it at full speed, which takes half a core from it
         *("--distributed-executor-backend", "uni"),
         # greedy decoding of a small model fills valid JSON with newlines until the budget is gone
         *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
@@ -133,8 +134,6 @@ def _environment(key: str) -> dict[str, str]:
         "VLLM_API_KEY": key,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        # all in one process: an engine apart from its worker polls it at full speed, which takes half a core from it
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from pyspark.sql import functions as F
+from deltalake import DeltaTable
 
 from equal.config import RunConfig, load
-from equal.io.tables import Tables
 from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES
 
 JOB = Path(__file__).resolve().parent.parent / "jobs" / "extract.py"
@@ -30,24 +31,26 @@ COMPARED = {
     ARM_HISTORY: "iteration, arm_id, pulls, documents, pairs, reward, standard_error, ds_score, converged, exhausted",
     QA_PAIRS: "iteration, pair_id, arm_id, doc_id, passage_index, question, answer, embedding",
     ITERATIONS: "iteration, arms, documents, pairs, total_documents, total_tokens, stop_reason",
-    COSTS: "iteration, stage, documents, calls + cached_calls",
+    COSTS: "iteration, stage, documents, calls",
     EXTRACTIONS: "iteration, arm_id, doc_id, status, num_pairs, prompt_tokens, completion_tokens",
 }
 
 
-def contents(spark, config: RunConfig) -> dict[str, list]:
-    tables = Tables(spark, config.storage.root)
-    return {
-        name: sorted(
-            map(
-                repr,
-                spark.sql(
-                    f"SELECT {what} FROM {tables.name(name)} WHERE run_id = 'r' AND iteration IS NOT NULL"
-                ).collect(),
-            )
-        )
-        for name, what in COMPARED.items()
-    }
+def stored(config: RunConfig, table: str) -> list[dict[str, Any]]:
+    """All rows of a table, without Spark, which takes a second for a few of them."""
+    rows: list[dict[str, Any]] = DeltaTable(f"{config.storage.root}/tables/{table}").to_pyarrow_table().to_pylist()
+    return rows
+
+
+def contents(config: RunConfig) -> dict[str, list[str]]:
+    found = {}
+    for name, columns in COMPARED.items():
+        rows = [row for row in stored(config, name) if row["run_id"] == "r" and row["iteration"] is not None]
+        for row in rows:
+            # a reply that is known costs nothing, and was asked for all the same
+            row["calls"] = (row.get("calls") or 0) + (row.get("cached_calls") or 0)
+        found[name] = sorted(repr([row.get(column) for column in columns.split(", ")]) for row in rows)
+    return found
 
 
 def settings_file(config: RunConfig, path: Path) -> Path:
@@ -62,15 +65,17 @@ def settings_file(config: RunConfig, path: Path) -> Path:
     return path
 
 
-def unbilled(spark, config: RunConfig) -> dict[str, tuple[int, ...]]:
+def unbilled(config: RunConfig) -> dict[str, tuple[int, ...]]:
     """By run, calls and tokens of its replies that no row of the ledger tells, or that it tells too often."""
-    tables, tokens = Tables(spark, config.storage.root), ("prompt_tokens", "cached_tokens", "completion_tokens")
-    sums = [F.sum(name).alias(name) for name in ("calls", *tokens)]
-    paid = tables.read(REPLIES).selectExpr("run_id", "1 AS calls", *tokens)
-    billed = tables.read(COSTS).selectExpr("run_id", "-calls AS calls", *[f"-{name} AS {name}" for name in tokens])
-    rows = paid.union(billed.fillna(0)).groupBy("run_id").agg(*sums).collect()
-    return {row.run_id: tuple(row)[1:] for row in rows if any(tuple(row)[1:])}
+    tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
+    open_: Counter[tuple[str, str]] = Counter()
+    for row in stored(config, REPLIES):
+        open_.update({(row["run_id"], "calls"): 1} | {(row["run_id"], name): row[name] for name in tokens})
+    for row in stored(config, COSTS):
+        open_.subtract({(row["run_id"], name): row[name] or 0 for name in ("calls", *tokens)})
+    runs = {run for (run, _), value in open_.items() if value}
+    return {run: tuple(open_[run, name] for name in ("calls", *tokens)) for run in runs}
 
 
-def paid(spark, config: RunConfig) -> int:
-    return Tables(spark, config.storage.root).read(REPLIES).count()
+def paid(config: RunConfig) -> int:
+    return len(stored(config, REPLIES))

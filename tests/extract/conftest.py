@@ -100,7 +100,7 @@ def unbroken(prepared: RunConfig, server: ChatServer, spark, tmp_path_factory) -
     config = _copy(prepared, tmp_path_factory.mktemp("unbroken") / "store")
     _heal(server)  # this comes before `healthy`, and after whatever the test before did
     run_stage(config, "extract", RUN["extract"])
-    return Unbroken(config, contents(spark, config), len(server.bodies))
+    return Unbroken(config, contents(config), len(server.bodies))
 
 
 @pytest.fixture

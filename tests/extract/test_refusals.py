@@ -115,7 +115,7 @@ def test_a_warm_up_that_proves_too_dear_for_the_token_budget_ends_after_its_firs
     with pytest.raises(BudgetError, match=r"first 1 of its 12 documents took .* tokens.*above budget\.tokens=2000"):
         run_stage(dear, "warm_up", ARMS["warm_up"])
     assert len(server.bodies) == 1
-    assert paid(spark, config) == 6 + 1  # it is kept; six were there
+    assert paid(config) == 6 + 1  # it is kept; six were there
     # nor is a warm-up finished of which the budget kept something out: runs with other budgets would build on it
     with pytest.raises(BudgetError, match=r"budget\.tokens: is 50, which the warm-up's documents do not fit in whole"):
         run_stage(replace(other, budget=replace(other.budget, tokens=50)), "warm_up", ARMS["warm_up"])

@@ -36,7 +36,7 @@ def test_the_budget_is_met_exactly_and_every_document_has_one_outcome(spark, unb
     assert (last.total_documents, last.stop_reason) == (BUDGET, "documents")
     final = tables.read(EXTRACTIONS).where("run_id = 'r' AND final")
     assert (final.count(), final.select("doc_id").distinct().count()) == (BUDGET, BUDGET)
-    assert paid(spark, unbroken.config) == BUDGET
+    assert paid(unbroken.config) == BUDGET
     # the six warm-up documents were paid for before
     assert unbroken.calls == BUDGET - 6
     told = json.loads(Path(unbroken.config.storage.root, "r", "progress.json").read_text())
@@ -63,7 +63,7 @@ def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
     costs = tables.read(COSTS).where("cached_tokens > 0").collect()
     assert {row.stage for row in costs} == {"warm_up", "extract"}
     assert sum(row.cached_tokens for row in costs) == stored
-    assert unbilled(spark, unbroken.config) == {}
+    assert unbilled(unbroken.config) == {}
 
 
 def test_a_token_budget_is_never_exceeded_and_what_a_document_needs_is_read_back(spark, config):
@@ -118,13 +118,13 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)  # driver, JVM and Python workers alike
     process.wait()
-    assert contents(spark, config)[ITERATIONS] != unbroken.contents[ITERATIONS]
+    assert contents(config)[ITERATIONS] != unbroken.contents[ITERATIONS]
     server.delay_s = 0.05
     run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == unbroken.contents
+    assert contents(config) == unbroken.contents
     assert unbroken.calls <= len(server.bodies) <= unbroken.calls + IN_FLIGHT
-    assert paid(spark, config) == BUDGET
-    assert unbilled(spark, config) == {}
+    assert paid(config) == BUDGET
+    assert unbilled(config) == {}
 
 
 @pytest.mark.chaos
@@ -145,9 +145,9 @@ def test_a_full_disk_stops_a_run_by_name_and_it_ends_where_there_is_room_as_if_t
     # whichever write meets it: one of a table, or another below storage.root
     assert re.search(r"no space left on the device (that holds|of) storage\.root; free some or move", said)
     moved = replace(config, storage=replace(config.storage, root=str(tmp_path / "kept")))
-    assert contents(spark, moved)[ITERATIONS] != unbroken.contents[ITERATIONS]
+    assert contents(moved)[ITERATIONS] != unbroken.contents[ITERATIONS]
     run_stage(moved, "extract", RUN["extract"])
-    assert contents(spark, moved) == unbroken.contents
+    assert contents(moved) == unbroken.contents
     assert unbroken.calls <= len(server.bodies) <= unbroken.calls + IN_FLIGHT
 
 
@@ -161,9 +161,9 @@ def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(spark, config, s
     server.fault = lambda body: ""
     server.bodies.clear()
     run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == unbroken.contents
+    assert contents(config) == unbroken.contents
     assert len(server.bodies) == unbroken.calls - 8
-    assert unbilled(spark, config) == {}, "what came before it failed is on the bill"
+    assert unbilled(config) == {}, "what came before it failed is on the bill"
     vain = Tables(spark, config.storage.root).read(COSTS).where("run_id = 'r' AND iteration IS NULL").collect()
     assert [(row.calls, row.documents) for row in vain] == [(2, 0)], "the other six are of an iteration that was whole"
 
@@ -183,14 +183,14 @@ def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_d
         patched.setattr(Tables, "append", die)
         with pytest.raises(KeyboardInterrupt):
             run_stage(config, "extract", RUN["extract"])
-    left = contents(spark, config)
+    left = contents(config)
     assert all(left[name] for name in (EXTRACTIONS, QA_PAIRS, ARM_HISTORY, COSTS))
     assert not left[ITERATIONS]
     for settings in (replace(config, cluster=replace(config.cluster, k=2)), config):
         run_stage(settings, "cluster", ARMS["cluster"])
     run_stage(config, "extract", RUN["extract"])
-    assert contents(spark, config) == unbroken.contents
-    assert unbilled(spark, config) == {}
+    assert contents(config) == unbroken.contents
+    assert unbilled(config) == {}
     tables = Tables(spark, config.storage.root)
     named = {row.clustering for row in tables.read(ITERATIONS).collect()}
     assert named == {Marks.read(tables, config).of("cluster")["input_hash"]}
@@ -202,17 +202,17 @@ def test_a_killed_iteration_leaves_rows_that_no_reader_counts_and_the_next_run_d
 def test_a_finished_run_is_passed_over_and_a_larger_budget_extends_it(spark, finished, server, caplog):
     config = finished
     server.fault = always("broken")
-    before = contents(spark, config)
+    before = contents(config)
     with caplog.at_level("INFO", logger="equal"):
         run_stage(config, "extract", RUN["extract"])
     assert "already finished" in caplog.text
-    assert contents(spark, config) == before
+    assert contents(config) == before
     server.fault = lambda body: ""
     server.bodies.clear()
     extended = replace(config, budget=replace(config.budget, documents=BUDGET + 6))
     run_stage(extended, "extract", RUN["extract"])
     assert len(server.bodies) == 6
-    assert set(before[EXTRACTIONS]) < set(contents(spark, config)[EXTRACTIONS])
+    assert set(before[EXTRACTIONS]) < set(contents(config)[EXTRACTIONS])
     tables = Tables(spark, config.storage.root)
     for rows in (tables.read(ITERATIONS), tables.read(ARM_HISTORY), tables.read(STAGES).where("stage = 'extract'")):
         named = {row.fingerprint for row in rows.select("fingerprint").collect()}
@@ -255,5 +255,5 @@ def test_replies_of_a_run_that_was_abandoned_serve_the_others(spark, config, ser
     run_stage(config, "extract", RUN["extract"])
     asked = [json.dumps(body["messages"]) for body in server.bodies]
     assert len(asked) == len(set(asked))
-    assert unbilled(spark, config) == {}
+    assert unbilled(config) == {}
     assert Tables(spark, config.storage.root).read(COSTS).where("run_id = 'abandoned' AND calls > 0").count() == 1

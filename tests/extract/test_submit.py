@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from chat_server import ChatServer
+from equal.config import RunConfig
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import RUN
-from extract_world import settings_file
+from extract_world import contents, settings_file
 from standalone import standalone_cluster, submit_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,23 +70,20 @@ def hold_key(root: Path, printed: str) -> list[str]:
     return found + [str(folder) for folder, held in rows.items() if KEY in repr(held)]
 
 
-def test_a_cluster_writes_the_tables_that_a_local_session_writes(
-    master, finished, tmp_path, tiny_model, server, monkeypatch
-):
-    """Every job in order; executors read models and write the spool on their own; the key is used and never shown."""
+def submit_watched(
+    job: str, master: str, config: RunConfig, folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Submit a job with a key that the server asks for; it is shown nowhere, Spark's event log included.
+
+    Returns:
+        What the job printed.
+    """
     monkeypatch.setenv("EQUAL_ENDPOINT_KEY", KEY)
     monkeypatch.setattr(server, "key", KEY)
-    events = tmp_path / "events"
+    events = folder / "events"
     events.mkdir()
-    run_stage(finished, "select", RUN["select"])
-    elsewhere = replace(
-        finished,
-        storage=replace(finished.storage, root=str(tmp_path / "cluster")),
-        finetune=replace(finished.finetune, base_model=tiny_model, epochs=1),
-        evaluate=replace(finished.evaluate, max_items=4),
-    )
     said = submit(
-        "pipeline", master, "--config", str(settings_file(elsewhere, tmp_path / "cluster.yml")),
+        job, master, "--config", str(settings_file(config, folder / "cluster.yml")),
         options=(
             "--properties-file", str(ROOT / "conf" / "spark.conf"),
             "--conf", "spark.eventLog.enabled=true", "--conf", f"spark.eventLog.dir={events.as_uri()}",
@@ -93,7 +92,29 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(
     assert said.startswith("0 "), said[-3000:]
     # the UI shows what stands in the event log
     assert "SparkListenerJobStart" in "".join(log.read_text() for log in events.rglob("*") if log.is_file())
-    assert not hold_key(tmp_path, said)
+    assert not hold_key(folder, said)
+    return said
+
+
+def test_a_cluster_extracts_what_a_local_session_extracts(master, config, unbroken, tmp_path, server, monkeypatch):
+    """Executors read the encoder and write the spool on their own."""
+    submit_watched("extract", master, config, tmp_path, server, monkeypatch)
+    assert contents(config) == unbroken.contents
+
+
+@pytest.mark.chaos
+def test_a_cluster_writes_the_tables_that_a_local_session_writes(
+    master, finished, tmp_path, tiny_model, server, monkeypatch
+):
+    """Every job in order."""
+    run_stage(finished, "select", RUN["select"])
+    elsewhere = replace(
+        finished,
+        storage=replace(finished.storage, root=str(tmp_path / "cluster")),
+        finetune=replace(finished.finetune, base_model=tiny_model, epochs=1),
+        evaluate=replace(finished.evaluate, max_items=4),
+    )
+    said = submit_watched("pipeline", master, elsewhere, tmp_path, server, monkeypatch)
     assert "pipeline: all 11 stages finished" in said
     for name in COMPARED:
         assert table(finished.storage.root, name), name
