@@ -22,7 +22,7 @@ help:  ## this list
 	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup  ## the whole pipeline with a real server in 20 minutes: 8,000 documents, 2,000 on a slow machine; DOCS=... another size
+demo: setup  ## the whole pipeline with a real server in 20 minutes: 8,000 documents, fewer on a slow machine; DOCS=... another size
 	$(BIN)/python demo/run.py $(if $(DOCS),--docs $(DOCS))
 
 test: setup lint  ## lint, types and every test, real vLLM server included

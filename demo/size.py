@@ -12,20 +12,19 @@ from server import native_dtype
 SETTINGS = Path(__file__).resolve().parent.parent / "conf" / "demo.yml"
 #: the size for which conf/demo.yml states budget and arms
 WHOLE_DOCS = 8000
-#: what a slow machine takes
-QUICK_DOCS = 2000
+#: sizes, and the minutes that each takes on the machine that typical times are of
+_MINUTES = {WHOLE_DOCS: 17.0, 2000: 10.5, 1000: 8.0}
+_LIMIT_MIN = 20.0
 MIN_DOCS = 100
-#: cores of the machine that the typical times are of; it has bfloat16
+#: its cores; it has bfloat16
 _TYPICAL_CORES = 2
 #: times as long as there two cores without bfloat16 were seen to take, over all stages (docs/log.md)
 _WITHOUT_BFLOAT16 = 2.4
-#: the whole demo takes 17 minutes there; more of them than this would be over 20
-_MOST_SLOWNESS = 1.1
 
 
 def fitting_docs() -> int:
     """The whole demo's texts, or fewer where they would take more than 20 minutes."""
-    return WHOLE_DOCS if slowness() <= _MOST_SLOWNESS else QUICK_DOCS
+    return next((size for size, minutes in _MINUTES.items() if minutes * slowness() <= _LIMIT_MIN), min(_MINUTES))
 
 
 def slowness() -> float:
