@@ -55,6 +55,8 @@ REFERENCES = {
 }
 #: needle pool -> the kind that is rare in it
 NEEDLES = {"needle_math": "math", "needle_code": "code"}
+#: as many as a first sweep of ten documents each can take of a needle pool's budget of 30 %, and no strategy more
+NUM_ARMS = 64
 #: documents of the rare kind, of every document of the superset: 240 of 12,000
 NEEDLE_SHARE = 0.02
 
@@ -103,7 +105,7 @@ def pool_config(out: Path, data: Path, model_dir: Path, overrides: Sequence[str]
             f"decontaminate.benchmarks={benchmarks}",
             f"endpoint.model={MODEL_NAME}",
             f"finetune.base_model={model_dir}",
-            "cluster.k=0",
+            f"cluster.k={NUM_ARMS}",
             *overrides,
         ],
     )

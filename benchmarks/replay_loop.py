@@ -58,7 +58,8 @@ class Setup:
 
 def stratified(vectors: np.ndarray) -> np.ndarray:
     """Scores that take one document of each group in turn; the groups are those of k-means."""
-    groups = KMeans(min(NUM_STRATA, len(vectors)), n_init=1, random_state=0).fit_predict(vectors)
+    num_groups = min(NUM_STRATA, len(np.unique(vectors, axis=0)))
+    groups = KMeans(num_groups, n_init=1, random_state=0).fit_predict(vectors)
     turn = np.empty(len(vectors))
     for group in np.unique(groups):
         turn[groups == group] = np.arange((groups == group).sum())

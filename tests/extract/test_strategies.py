@@ -35,7 +35,7 @@ def test_a_warm_started_run_reads_the_most_similar_documents_and_sweeps_no_other
 
 
 def test_the_papers_own_choice_reads_an_arm_in_hash_order(spark, config):
-    bandit = replace(config.bandit, strategy="equal", exploration="paper", arms_per_iteration=1)
+    bandit = replace(config.bandit, strategy="equal", exploration="paper", arms_per_iteration=2)
     run_stage(replace(config, bandit=bandit), "extract", RUN["extract"])
     tables = Tables(spark, config.storage.root)
     read = tables.read(EXTRACTIONS).where("run_id = 'r' AND final").select("doc_id", "iteration")
