@@ -156,7 +156,7 @@ def simulate(run: Run, server: ChatServer, spool: Path) -> tuple[Spent, str]:
     chat = ClientFactory({server.url: 1.0}, "", 16, 20.0, 2, max_failed_share=1.0, restart_wait_s=0.0, max_wait_s=0.01)
 
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
-        client = PayingClientFactory(chat, ReplySpool(str(spool / str(iteration))))  # as in a run
+        client = PayingClientFactory(chat, ReplySpool(str(spool / str(iteration))), tasks=1, first=0, step=1)
         return read(run, arms, pulls, share, client)
 
     unread = {arm: ArmState(arm, size, 0, 0, 0, None, None) for arm, size in enumerate(run.sizes)}
