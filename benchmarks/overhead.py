@@ -159,8 +159,8 @@ def timed(seconds: Counter[str], folder: Path) -> Iterator[dict[int, tuple[float
 
     make_client, make_encoder = Extraction.make_client, Extraction.make_encoder.func
 
-    def client(reading: Extraction, iteration: int, at_once: int) -> Noted:
-        return Noted(make_client(reading, iteration, at_once), str(folder / f"asked-{iteration}"))
+    def client(reading: Extraction, iteration: int, *sharing: Any) -> Noted:
+        return Noted(make_client(reading, iteration, *sharing), str(folder / f"asked-{iteration}"))
 
     parts = {"choose": (loop, "next_flight"), "reward": (Extraction, "score"), "read": (Extraction, "read")}
     parts |= {"keep": (Extraction, "keep"), "commit": (run, "record_iteration")}

@@ -20,6 +20,7 @@ The sample is kept in OUT and not asked for twice.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ def _sampled(out: Path, data: Path, num_docs: int) -> tuple[RunConfig, dict[str,
 
 def _corpus(config: RunConfig) -> Corpus:
     tables = Tables(open_session(config.spark.partitions), config.storage.root, config.storage.schema)
-    run_id = str(Marks.read(tables, config).details("warm_up")["run_id"])
+    run_id = json.loads(Marks.read(tables, config).of("warm_up")["details"])["run_id"]
     kept = kept_documents(tables.read(DOCUMENTS), tables.read(REMOVALS))
     frame = kept.orderBy(hash_order(config.seed), DOC_ID).select(DOC_ID, "source_id", "source_file", "text").toPandas()
     pairs: dict[str, list[str]] = {}
