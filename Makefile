@@ -22,13 +22,13 @@ help:  ## this list
 	@echo "EQUAL on Spark: choose which documents an LLM reads to build a fine-tuning set"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup  ## the whole pipeline with a real server in 20 minutes: 8,000 documents, fewer on a slow machine; DOCS=... another size
+demo: setup  ## the whole pipeline with a real server: 8,000 documents, fewer on a slow machine; DOCS=... another size
 	$(BIN)/python demo/run.py $(if $(DOCS),--docs $(DOCS))
 
 test: setup lint  ## lint, types and every test, real vLLM server included
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=15
 
-chaos: setup  ## the long tests of what goes wrong, faults.py and kills.py: most of an hour
+chaos: setup  ## the long tests of what goes wrong and of a cluster, faults.py and kills.py: most of an hour
 	$(BIN)/python -m pytest -m chaos --durations=15
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/kills.py

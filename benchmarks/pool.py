@@ -55,7 +55,7 @@ REFERENCES = {
 }
 #: needle pool -> the kind that is rare in it
 NEEDLES = {"needle_math": "math", "needle_code": "code"}
-#: as many as a first sweep of ten documents each can take of a needle pool's budget of 30 %, and no strategy more
+#: as in all that docs/study.md tells; the elbow alone takes 256, whose sweep is a third of a needle pool
 NUM_ARMS = 64
 #: documents of the rare kind, of every document of the superset: 240 of 12,000
 NEEDLE_SHARE = 0.02

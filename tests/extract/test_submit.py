@@ -16,7 +16,7 @@ from chat_server import ChatServer
 from equal.config import RunConfig
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import RUN
-from extract_world import contents, settings_file
+from extract_world import contents, settings_file, stored
 from standalone import standalone_cluster, submit_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,9 +56,8 @@ COMPARED = {
 }
 
 
-def table(root: str, name: str) -> list[tuple[str, ...]]:
-    rows = DeltaTable(f"{root}/tables/{name}").to_pyarrow_table(columns=COMPARED[name]).to_pylist()
-    return sorted(tuple(map(str, row.values())) for row in rows)
+def table(config: RunConfig, name: str) -> list[tuple[str, ...]]:
+    return sorted(tuple(str(row[column]) for column in COMPARED[name]) for row in stored(config, name))
 
 
 def hold_key(root: Path, printed: str) -> list[str]:
@@ -117,11 +116,10 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(
     said = submit_watched("pipeline", master, elsewhere, tmp_path, server, monkeypatch)
     assert "pipeline: all 11 stages finished" in said
     for name in COMPARED:
-        assert table(finished.storage.root, name), name
-        assert table(elsewhere.storage.root, name) == table(finished.storage.root, name)
-    evaluations = DeltaTable(f"{elsewhere.storage.root}/tables/evaluations").to_pyarrow_table().to_pylist()
+        assert table(finished, name), name
+        assert table(elsewhere, name) == table(finished, name)
     assert {("base", "target_loss"), ("tuned", "target_loss")} <= {
-        (row["model"], row["metric"]) for row in evaluations
+        (row["model"], row["metric"]) for row in stored(elsewhere, "evaluations")
     }
 
 
