@@ -33,9 +33,7 @@ _ANSWERS: dict[str, tuple[int, dict[str, str], str]] = {
     "unauthorised": (401, {}, '{"error": "Unauthorized"}'),
     "unknown_model": (404, {}, '{"error": {"message": "The model `x` does not exist."}}'),
     "bad_request": (400, {}, '{"error": {"message": "Grammar error: no"}}'),
-    "too_long": (
-        400, {}, '{"error": {"message": "This model\'s maximum context length is 512 tokens."}}'
-    ),
+    "too_long": (400, {}, '{"error": {"message": "This model\'s maximum context length is 512 tokens."}}'),
     "html": (200, {"Content-Type": "text/html"}, "<html><body>Sign in</body></html>"),
     "no_body": (200, {}, ""),
     "cut_body": (200, {}, '{"choices": [{"message": {"content": "abc'),
@@ -122,6 +120,11 @@ class ChatServer:
     def wait(self, seconds: float) -> None:
         self._closing.wait(seconds)
 
+    def models(self) -> str:
+        """The one it serves."""
+        size = {} if self.max_model_len is None else {"max_model_len": self.max_model_len}
+        return json.dumps({"object": "list", "data": [{"id": self.model, "object": "model", **size}]})
+
     def metrics(self) -> str:
         """As vLLM tells them."""
         running = min(self._in_flight, self.works_on)
@@ -203,15 +206,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.path == "/metrics" and self.chat.works_on:
+        if self.chat._closing.is_set():  # a connection that was kept open outlives the end by a moment
+            self.close_connection = True
+        elif self.path == "/metrics" and self.chat.works_on:
             self._send(200, {}, self.chat.metrics().encode())
-            return
-        if not self._allowed():
-            return
-        model = {"id": self.chat.model, "object": "model"}
-        if self.chat.max_model_len is not None:
-            model["max_model_len"] = self.chat.max_model_len
-        self._send(200, {}, json.dumps({"object": "list", "data": [model]}).encode())
+        elif self._allowed():
+            self._send(200, {}, self.chat.models().encode())
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

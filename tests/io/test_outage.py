@@ -31,8 +31,8 @@ def asked(url: str, count: int, **changes: object) -> list[Reply]:
 
 
 @contextmanager
-def restarting(away_s: float) -> Iterator[tuple[ChatServer, ChatServer | None]]:
-    """Two servers on one port: the first ends with four requests under way, the second comes after a while."""
+def restarting(noticed: Callable[[], bool]) -> Iterator[tuple[ChatServer, list[ChatServer]]]:
+    """Two servers on one port: the first ends with four requests under way, the second comes when that was noticed."""
     first = ChatServer()
     second: list[ChatServer] = []
 
@@ -40,7 +40,10 @@ def restarting(away_s: float) -> Iterator[tuple[ChatServer, ChatServer | None]]:
         while len(first.bodies) < 5 + 4:
             time.sleep(0.005)
         first.__exit__()
-        time.sleep(away_s)
+        give_up = time.monotonic() + 30
+        # a time would be too short where this process stands still
+        while not noticed() and time.monotonic() < give_up:
+            time.sleep(0.005)
         second.append(ChatServer(port=first.port))
         second[0].__enter__()
 
@@ -60,20 +63,23 @@ def said(body: dict) -> str:
 
 
 def test_a_server_that_restarts_costs_no_request(caplog: pytest.LogCaptureFixture) -> None:
-    with restarting(away_s=0.5) as (first, second):
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    with restarting(noticed=lambda: bool(warnings())) as (first, second):
         replies = asked(first.url, 30, timeout_s=60.0)  # this process may stand still beside another
         assert [reply.failure for reply in replies] == [""] * 30
         # what was under way was asked twice, nothing else, and nobody hammered at the closed door
         assert sorted(int(said(body)) for body in second[0].bodies) == list(range(5, 30))
         assert sum(reply.attempts for reply in replies) <= 30 + 2 * 4
-    waited = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(waited) == 2
-    assert f"no answer from {first.url}" in waited[0]
-    assert "endpoint.restart_wait_s=20" in waited[0]
+    away, back = warnings()
+    assert f"no answer from {first.url}" in away
+    assert "endpoint.restart_wait_s=20" in away
+    assert "answers again" in back
 
 
 def test_without_a_wait_a_restart_fails_what_is_asked_meanwhile() -> None:
-    with restarting(away_s=0.5) as (first, _):
+    with restarting(noticed=lambda: True) as (first, _):
         assert "failed" in {reply.failure for reply in asked(first.url, 30, restart_wait_s=0.0)}
 
 
