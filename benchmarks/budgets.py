@@ -53,7 +53,7 @@ class Encoder:
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """(n, 2) unit rows."""
-        return np.tile(np.float32([1.0, 0.0]), (len(texts), 1))
+        return np.tile(np.array([1.0, 0.0], np.float32), (len(texts), 1))
 
 
 class NoBenchmark:

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 from dedup_peers import BUILD
 from deltalake import DeltaTable
-from growth import JOBS, ROOT, place, run_jobs
+from growth import JOBS, ROOT, Launch, place, run_jobs
 from results import write
 
 sys.path.insert(0, str(ROOT / "demo"))
@@ -59,6 +59,11 @@ def main() -> None:
         compare(arguments.data, arguments.count, arguments.repeats, Path(folder))
 
 
+def launched_by(master: str, options: tuple[str, ...]) -> Launch:
+    """How a job is started there."""
+    return lambda job: submit_command(job, master, *options)
+
+
 def compare(data: Path, count: int, repeats: int, root: Path) -> None:
     """Run both in turn inside `root`."""
     inputs = place(data, count, root)
@@ -72,10 +77,8 @@ def compare(data: Path, count: int, repeats: int, root: Path) -> None:
         for _ in range(repeats):
             for name, master, options in (("local[2]", "local[2]", OPTIONS), ("two workers", url, cluster)):
                 shutil.rmtree(stores[name], ignore_errors=True)
-                found, processes = run_jobs(
-                    inputs, stores[name], data / "refs",
-                    lambda job, master=master, options=options: submit_command(job, master, *options),
-                )  # fmt: skip
+                launch = launched_by(master, options)
+                found, processes = run_jobs(inputs, stores[name], data / "refs", launch)
                 seconds[name].append(found)
                 walls[name].append(sum(done.seconds for done in processes.values()))
             for name in TABLES:

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from contaminated import NGRAM, SHORT, make
@@ -140,7 +141,7 @@ def command(name: str, source: Path, out: Path) -> list[str]:
     return [python, str(script), str(source), str(source / "items.json"), str(out)]
 
 
-def judge(name: str, runs_of: list[Measured], planted: dict[str, list[str]], count: int) -> dict[str, object]:
+def judge(name: str, runs_of: list[Measured], planted: dict[str, list[str]], count: int) -> dict[str, Any]:
     """The figures of one side."""
     removed = removed_ids(name, folder(name))
     speeds = [count / run.seconds for run in runs_of]
@@ -171,7 +172,7 @@ def compare(source: Path, names: list[str], repeats: int, planted: dict[str, lis
     A side that fails is a row with what it said, and the others go on.
     """
     found: dict[str, list[Measured]] = {}
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for _ in range(repeats):
         for name in names:
             out = folder(name)
@@ -188,13 +189,13 @@ def compare(source: Path, names: list[str], repeats: int, planted: dict[str, lis
             keep(rows, planted, count)
 
 
-def keep(rows: dict[str, dict[str, object]], planted: dict[str, list[str]], count: int) -> None:
+def keep(rows: dict[str, dict[str, Any]], planted: dict[str, list[str]], count: int) -> None:
     """Write the table as far as it has come."""
     ours = rows.get("ours", {})
     peers = {name: row for name, row in rows.items() if name != "ours"}
     speeds = {name: row["docs_per_s"] for name, row in peers.items() if "docs_per_s" in row}
 
-    def ratio(peer: object) -> float | None:
+    def ratio(peer: float | None) -> float | None:
         return round(ours["docs_per_s"] / peer, 2) if peer and "docs_per_s" in ours else None
 
     figures = {

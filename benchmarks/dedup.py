@@ -58,7 +58,7 @@ def run_ours(source: Path, out: Path) -> None:
     )  # fmt: skip
     parts.done("start")
     permutations = Permutations.seeded(bands=settings.bands, rows=settings.rows, seed=config.seed)
-    how = {"shingle_words": settings.shingle_words, "permutations": permutations}
+    how: dict[str, Any] = {"shingle_words": settings.shingle_words, "permutations": permutations}
     # the index is written and read again, as the job does for the loads to come
     band_keys(documents, **how).write.parquet(str(out / "band_keys"))
     parts.done("band keys")

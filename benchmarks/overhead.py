@@ -32,7 +32,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -141,7 +141,7 @@ def prepared(root: Path, url: str, num_docs: int) -> RunConfig:
 
 
 @contextmanager
-def timed(seconds: Counter[str], folder: Path) -> Iterator[dict[int, tuple[float, float]]]:
+def timed(seconds: defaultdict[str, float], folder: Path) -> Iterator[dict[int, tuple[float, float]]]:
     """Add up what the parts on the driver take while the body runs; yields when each iteration was read."""
     read: dict[int, tuple[float, float]] = {}
 
@@ -157,7 +157,7 @@ def timed(seconds: Counter[str], folder: Path) -> Iterator[dict[int, tuple[float
 
         return timing
 
-    make_client, make_encoder = Extraction.make_client, Extraction.make_encoder.func
+    make_client, make_encoder = Extraction.make_client, vars(Extraction)["make_encoder"].func
 
     def client(reading: Extraction, iteration: int, *sharing: Any) -> Noted:
         return Noted(make_client(reading, iteration, *sharing), str(folder / f"asked-{iteration}"))
@@ -188,7 +188,7 @@ def measure(config: RunConfig, folder: Path, depth: int, iterations: int) -> dic
         endpoint=replace(config.endpoint, in_flight=SLOTS * depth),
         budget=replace(config.budget, documents=iterations * ARMS_AT_ONCE * DOCS_PER_PULL),
     )
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     # a few iterations do not pay for a sweep of all arms, which a run would have to
     with timed(seconds, folder) as read, mock.patch.object(run, "require_affordable"):
         run_stage(own, "extract", RUN["extract"])
@@ -206,8 +206,8 @@ def measure(config: RunConfig, folder: Path, depth: int, iterations: int) -> dic
         return round(1 - rate / DOCS_A_SECOND, 4)
 
     middle = made[min(ENDS, len(made) // 2 - 1) : max(len(made) - ENDS, len(made) // 2 + 1)]
-    ended = [(row.finished_at - made[0].started_at).total_seconds() for row in middle]
-    documents_per_s = float(np.polyfit(ended, [row.total_documents for row in middle], 1)[0])
+    moments = [(row.finished_at - made[0].started_at).total_seconds() for row in middle]
+    documents_per_s = float(np.polyfit(moments, [row.total_documents for row in middle], 1)[0])
     order = ("choose", "read", "prepare", "wait", "embed", "finish", "reward", "keep", "commit")
     return {
         "share": share(documents_per_s),

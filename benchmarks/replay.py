@@ -26,11 +26,10 @@ import hashlib
 import json
 from multiprocessing import Pool as Processes
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.container import ErrorbarContainer
 from pools import SIGNAL, load
 from replay_loop import LARGEST_SHARE, RANDOM_SHARE, Replay, Setup
 from results import FOLDER, write
@@ -165,7 +164,7 @@ def plot(tables: dict[str, dict[str, dict[str, object]]]) -> None:
     figure, panels = plt.subplots(lines, 3, figsize=(13.5, 3.8 * lines), squeeze=False)
     for axes in panels.flat[len(tables) :]:
         axes.remove()
-    legend: dict[str, ErrorbarContainer] = {}
+    legend: dict[str, Any] = {}
     for axes, (pool, table) in zip(panels.flat, tables.items()):
         for number, name in ((n, name) for n, name in enumerate(SHOWN) if name in table):
             distance, spread = (cast(dict[str, float], table[name][key]) for key in ("distance", "distance_spread"))

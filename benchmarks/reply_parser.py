@@ -16,6 +16,7 @@ import random
 import time
 import unicodedata
 from collections import Counter
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -36,12 +37,14 @@ SHARDS = (
     *("Q: ", "A: ", "Q2: ", "VOID", '{"pairs": ', '"question": ', '"answer": ', '"number": ', "[" * 2000),
     *("\ud83d", "９", "x" * 5000),
 )
-VALUES = (None, True, 0, -1, 10**30, 1.5, "", " ", "\x07", "\ud800", "x" * 5000, [], {}, [[]], {"question": "?"})
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 10**30, 1.5, "", " ", "\x07", "\ud800", "x" * 5000, [], {}, [[]], {"question": "?"})
+]
 
 
 def prompts() -> dict[str, Prompt]:
     """Every kind of prompt that the product has, as JSON and as plain text."""
-    found = {}
+    found: dict[str, Prompt] = {}
     for structured in (True, False):
         how = "json" if structured else "plain"
         written, refine = load_prompts("math", answer="written", refine=True, structured=structured, max_pairs=3)

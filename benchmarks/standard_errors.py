@@ -13,6 +13,7 @@ Arms are clouds around one topic in 384 dimensions, two near-copied pairs a docu
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from equal.core.transport import bootstrap, cost_and_error, standard_error
 
 DIM, PAIRS_PER_DOCUMENT, NUM_REFERENCE, RESAMPLES, NINETY = 384, 2, 40, 20, 1.645
-HOW = {"estimator": "plain", "max_pairs": 500, "splits": 8, "num_resamples": RESAMPLES}
+HOW: dict[str, Any] = {"estimator": "plain", "max_pairs": 500, "splits": 8, "num_resamples": RESAMPLES}
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

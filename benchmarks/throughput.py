@@ -23,8 +23,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,15 @@ def bare(
 
 
 #: name: (client, in so many processes)
-CLIENTS = {"one_task": (product, 1), "two_tasks": (product, 2), "bare": (bare, 1), "two_bare": (bare, 2)}
+CLIENTS: dict[str, tuple[Callable[..., tuple[float, float]], int]] = {
+    "one_task": (product, 1),
+    "two_tasks": (product, 2),
+    "bare": (bare, 1),
+    "two_bare": (bare, 2),
+}
 
 
-def rate(pool: Executor, name: str, todo: list[dict[str, Any]], in_flight: int, *how: Any) -> float:
+def rate(pool: ProcessPoolExecutor, name: str, todo: list[dict[str, Any]], in_flight: int, *how: Any) -> float:
     """Requests a second from when the first process begins until the last one ends."""
     client, count = CLIENTS[name]
     with tempfile.TemporaryDirectory() as folder:  # one spool, as of an iteration's tasks

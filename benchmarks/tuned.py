@@ -70,7 +70,7 @@ def tune(job: Job, items: list[tuple[str, str, str]], model: str) -> Job:
         if job["strategy"] != BASE:
             adapter = f"{folder}/adapter"
             examples = [tuple(example) for example in job["examples"]]
-            train(examples, base_model=model, output_dir=adapter, seed=job["seed"], **SETTINGS)  # type: ignore[arg-type]
+            train(examples, base_model=model, output_dir=adapter, seed=job["seed"], **SETTINGS)
         scores = answer_nll(load_answer_model(model, adapter), [Item(*item) for item in items], batch_size=32)
     kept = {name: job[name] for name in ("pool", "strategy", "seed")}
     loss = sum(score.sum_nll for score in scores) / sum(score.num_tokens for score in scores)

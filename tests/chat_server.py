@@ -186,7 +186,7 @@ def good_answer(body: Body) -> str:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # that clients go away is what many tests are about
             super().handle_error(request, client_address)
 

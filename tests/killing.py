@@ -8,11 +8,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import IO
 
 import psutil
 
 
-def start(command: list[str], log: object, **environment: str) -> subprocess.Popen[bytes]:
+def start(command: list[str], log: IO[bytes], **environment: str) -> subprocess.Popen[bytes]:
     """A job in a session of its own, by which all that it starts is found again."""
     return subprocess.Popen(
         command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **environment}
