@@ -15,6 +15,7 @@ from equal.schemas import ARM_HISTORY, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS,
 
 JOB = Path(__file__).resolve().parent.parent / "jobs" / "extract.py"
 IN_FLIGHT, BUDGET = 4, 18
+KEY = "sk-seen-by-the-server-alone"
 TOPICS = (
     "The variance of a random sample measures the spread of its values around the mean",
     "A router forwards packets between networks by looking at the address in each header",
@@ -79,3 +80,16 @@ def unbilled(config: RunConfig) -> dict[str, tuple[int, ...]]:
 
 def paid(config: RunConfig) -> int:
     return len(stored(config, REPLIES))
+
+
+def key_in(root: Path, printed: str) -> list[str]:
+    """Where the key stands: among what a job printed, in files below root, in rows of tables, which are compressed.
+
+    Spark's event log has to be among the files: its UI shows what stands there.
+    """
+    files = [file for file in root.rglob("*") if file.is_file()]
+    assert any(b"SparkListenerJobStart" in file.read_bytes() for file in files)
+    found = ["printed"] if KEY in printed else []
+    found += [str(file) for file in files if KEY.encode() in file.read_bytes()]
+    rows = {log.parent: DeltaTable(log.parent).to_pyarrow_table().to_pylist() for log in root.rglob("_delta_log")}
+    return found + [str(folder) for folder, held in rows.items() if KEY in repr(held)]

@@ -54,15 +54,16 @@ def corpus() -> list[Line]:
 
 
 @pytest.fixture(scope="module")
-def whole(spark, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def whole(spark, empty_root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """The corpus in one load; its tables are not to be written."""
     root = tmp_path_factory.mktemp("whole")
+    shutil.copytree(empty_root, root / "store")
     (root / "exam.jsonl").write_text(json.dumps({"id": "e1", "question": QUESTION, "answer": "1/36"}))
     config = load(
         overrides=[
             f"storage.root={root / 'store'}", f"documents.path={root / 'in'}", "documents.min_chars=5",
             f"decontaminate.benchmarks={{exam: {root / 'exam.jsonl'}}}", "quality.min_words=8",
-            "quality.max_repeated_runs=1.0", "deduplicate.threshold=0.6", "spark.partitions=3",
+            "quality.max_repeated_runs=1.0", "deduplicate.threshold=0.6", "spark.partitions=2",
         ]
     )  # fmt: skip
     bring(config, [line for line in corpus() if line["id"] not in GONE] + [CORRECTED], "all")
@@ -115,9 +116,10 @@ def test_each_stage_removes_what_it_is_there_for(spark, whole):
     assert read_spared(f"{whole.storage.root}/decontaminate/{mark['input_hash']}.json") == frozenset()
 
 
-def test_two_loads_and_a_withdrawal_leave_the_removals_of_one_load(spark, whole, tmp_path, caplog):
+def test_two_loads_and_a_withdrawal_leave_the_removals_of_one_load(spark, whole, empty_root, tmp_path, caplog):
     """And the second one repairs what a killed job left; what gave way to a withdrawn document takes its place."""
-    config, lines = elsewhere(whole, tmp_path, partitions=5), corpus()
+    shutil.copytree(empty_root, tmp_path / "store")
+    config, lines = elsewhere(whole, tmp_path, partitions=3), corpus()
     bring(config, lines[::2], "first")
     tables = Tables(spark, config.storage.root)
     winners = {json.loads(row[3])["kept"] for row in removed(spark, config) if row[1] == "deduplicate"}

@@ -36,10 +36,11 @@ def healthy(server: ChatServer) -> None:
 
 
 @pytest.fixture(scope="package")
-def prepared(tmp_path_factory: pytest.TempPathFactory, spark, server: ChatServer) -> RunConfig:
+def prepared(tmp_path_factory: pytest.TempPathFactory, spark, empty_root: Path, server: ChatServer) -> RunConfig:
     """Sixty documents in three arms, six of them read by the warm-up; a copy, an exam's and a broken line are out."""
     torch.set_num_threads(os.cpu_count() or 1)  # as in a fresh process: the tuned encoder's last bits depend on it
     root = tmp_path_factory.mktemp("prepared")
+    shutil.copytree(empty_root, root / "store")
     (root / "in").mkdir()
     lines = [
         {"id": f"d{i}", "text": f"{TOPICS[i % 3]}, as page {i} says. It was printed {i} years ago in town {i * 7}."}

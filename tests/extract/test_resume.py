@@ -26,7 +26,7 @@ from equal.io.stage import run_stage
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, RUN
 from equal.schemas import ARM_HISTORY, CENTROIDS, COSTS, EXTRACTIONS, ITERATIONS, QA_PAIRS, REPLIES, STAGES
-from extract_world import BUDGET, IN_FLIGHT, JOB, contents, paid, settings_file, unbilled
+from extract_world import BUDGET, IN_FLIGHT, JOB, KEY, contents, key_in, paid, settings_file, unbilled
 from small_disk import needs_namespaces, run_out_of_space
 
 
@@ -102,14 +102,22 @@ def test_the_alignment_before_and_after_the_warm_up_is_in_mlflow(prepared):
     assert {"mrr_before", "mrr_after", "loss_before", "loss_after"} <= set(run.data.metrics)
 
 
-def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, config, server, unbroken, tmp_path):
+def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(
+    spark, config, server, unbroken, tmp_path, monkeypatch
+):
+    """The key that it was given stands nowhere afterwards."""
+    monkeypatch.setenv("EQUAL_ENDPOINT_KEY", KEY)
+    monkeypatch.setattr(server, "key", KEY)
+    (tmp_path / "events").mkdir()
+    events = f"-Dspark.eventLog.enabled=true -Dspark.eventLog.dir={(tmp_path / 'events').as_uri()}"
     server.bodies.clear()
     server.delay_s = 0.4
     settings = settings_file(config, tmp_path / "job.yml")
     log = (tmp_path / "job.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, str(JOB), "--config", str(settings)],
-        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "SPARK_DRIVER_MEMORY": "1g"},
+        stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, "SPARK_DRIVER_MEMORY": "1g", "SPARK_SUBMIT_OPTS": events},
     )  # fmt: skip
     give_up = time.monotonic() + 400
     while len(server.bodies) < 7:
@@ -125,6 +133,7 @@ def test_a_killed_run_goes_on_and_pays_at_most_for_what_was_in_flight(spark, con
     assert unbroken.calls <= len(server.bodies) <= unbroken.calls + IN_FLIGHT
     assert paid(config) == BUDGET
     assert unbilled(config) == {}
+    assert key_in(tmp_path, (tmp_path / "job.log").read_text()) == []
 
 
 @pytest.mark.chaos

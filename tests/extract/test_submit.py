@@ -10,17 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
 
 from chat_server import ChatServer
 from equal.config import RunConfig
 from equal.io.stage import run_stage
 from equal.jobs.pipeline import RUN
-from extract_world import contents, settings_file, stored
+from extract_world import KEY, contents, key_in, settings_file, stored
 from standalone import standalone_cluster, submit_command
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = "sk-seen-by-the-server-alone"
 
 pytestmark = pytest.mark.timeout(2400)  # a whole pipeline beside another process of tests
 
@@ -60,15 +58,6 @@ def table(config: RunConfig, name: str) -> list[tuple[str, ...]]:
     return sorted(tuple(str(row[column]) for column in COMPARED[name]) for row in stored(config, name))
 
 
-def hold_key(root: Path, printed: str) -> list[str]:
-    """Where the key stands: among what the jobs printed, in files below root, rows of tables, which are compressed."""
-    found = ["printed"] if KEY in printed else []
-    found += [str(file) for file in root.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
-    logs = root.rglob("_delta_log")
-    rows = {log.parent: DeltaTable(log.parent).to_pyarrow_table().to_pylist() for log in logs}
-    return found + [str(folder) for folder, held in rows.items() if KEY in repr(held)]
-
-
 def submit_watched(
     job: str, master: str, config: RunConfig, folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> str:
@@ -89,12 +78,11 @@ def submit_watched(
         ),
     )  # fmt: skip
     assert said.startswith("0 "), said[-3000:]
-    # the UI shows what stands in the event log
-    assert "SparkListenerJobStart" in "".join(log.read_text() for log in events.rglob("*") if log.is_file())
-    assert not hold_key(folder, said)
+    assert key_in(folder, said) == []
     return said
 
 
+@pytest.mark.chaos
 def test_a_cluster_extracts_what_a_local_session_extracts(master, config, unbroken, tmp_path, server, monkeypatch):
     """Executors read the encoder and write the spool on their own."""
     submit_watched("extract", master, config, tmp_path, server, monkeypatch)
