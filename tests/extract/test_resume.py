@@ -246,6 +246,7 @@ def test_a_killed_warm_up_goes_on_without_asking_again(spark, config, server, mo
     assert rows.groupBy("run_id").count().select("count").orderBy("count").collect() == [(6,), (12,)]
 
 
+@pytest.mark.chaos  # short: the lane's control run, tests/transforms/test_known_replies.py
 def test_replies_of_a_run_that_was_abandoned_serve_the_others(spark, config, server, monkeypatch):
     """A run died with replies in its spool and is never resumed; another run asks the same."""
 
