@@ -12,6 +12,7 @@ UV := $(BIN)/uv
 MAIN := .venv/.installed
 SERVER := .venv-vllm/.installed
 JARS := .cache/jars.resolved
+KERNELS := .cache/kernels.compiled
 MODEL := .cache/models/smollm2-135m-instruct/config.json
 
 .DEFAULT_GOAL := help
@@ -70,7 +71,7 @@ wheel: $(MAIN)  ## dist/*.whl, what a cluster installs
 	@rm -rf build/lib  # what an earlier build left there would be packed again
 	$(BIN)/python -m build --quiet --wheel --no-isolation
 
-setup: $(MAIN) $(SERVER) $(JARS) $(MODEL)  ## environments, jars and the demo's model; done once
+setup: $(MAIN) $(SERVER) $(JARS) $(KERNELS) $(MODEL)  ## environments, jars, compiled loops and the demo's model; once
 
 lock: $(MAIN)  ## pin conf/requirements/*.in anew, keeping what still fits
 	$(UV) pip compile --quiet --no-annotate --no-header conf/requirements/main.in -o conf/requirements/main.lock
@@ -103,6 +104,12 @@ $(JARS): $(MAIN)
 	@mkdir -p $(@D)
 	@$(BIN)/python -c "from equal.io.session import open_session; open_session(1).stop()" > .cache/jars.log 2>&1 \
 		|| { tail -n 20 .cache/jars.log; exit 1; }
+	@touch $@
+
+$(KERNELS): demo/kernels.py $(wildcard lib/equal/core/*_kernels.py) lib/equal/core/mixing.py | $(MAIN)
+	@echo "compiling the loops of the corpus stages, once"
+	@mkdir -p $(@D)
+	@$(BIN)/python demo/kernels.py
 	@touch $@
 
 $(MODEL): demo/model.py | $(MAIN)

@@ -97,6 +97,7 @@ def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
         log.info("build/demo: deleted and begun anew, as it holds a demo of other %s", others)
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True, exist_ok=True)
+    log.info("starting Spark, and reading the documentation of the installed packages")
     with ThreadPoolExecutor(1) as beside, _output_to(OUT / "spark.log"):
         # the packages are parsed for as long as Spark takes to start
         writing = None if note.is_file() else beside.submit(write_corpus, num_docs, OUT / "source")

@@ -21,6 +21,7 @@ from equal.io.tables import Tables
 from equal.jobs.extract import main as extract
 from equal.jobs.history import read_queries
 from equal.jobs.pipeline import main as pipeline
+from equal.jobs.report import main as report
 from equal.schemas import SCHEMAS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,6 +202,8 @@ def test_the_control_reads_random_documents_and_pays_for_no_reply_twice(finished
 
 def test_the_key_is_in_no_file_no_table_and_no_line_that_was_written(finished, said):
     key = finished["key"]
+    report(arguments(finished, "run_name=equal"))
+    assert Path(finished["storage.root"], "report.html").is_file()
     assert said.text
     assert key not in said.text
     root = Path(finished["storage.root"])

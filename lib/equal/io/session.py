@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from equal.errors import PlatformError
 
+log = logging.getLogger("equal")
 #: the settings that name packages instead of jars
 _PACKAGES = ("spark.jars.packages", "spark.jars.excludes")
 
@@ -48,6 +50,8 @@ def open_session(partitions: int, *, with_models: bool = False) -> SparkSession:
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # started by spark-submit: jars cannot be added any more
         return _without_jars_in_python(_require_delta(_require_one_attempt(builder.getOrCreate())))
     master = os.environ.get("SPARK_MASTER", "local[*]")
+    if SparkSession.getActiveSession() is None:
+        log.info("starting Spark (%s), some ten seconds", master)
     if master.startswith("local"):  # executors on other machines must find the driver
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = builder.master(master)
