@@ -19,7 +19,7 @@ TEXTS = [f"Of an exam: {QUESTION} Nobody knew.", f"Of an exam: {QUESTION} Nobody
 
 
 def main() -> None:
-    """Run each of them as the stages do, on arrays of the types that they get there."""
+    """Run each of them as the stages do, on arrays of the types that they get there; settings make no difference."""
     column = pa.array(TEXTS, pa.large_string())
     permutations = Permutations.seeded(bands=20, rows=6, seed=17)
     permutations.band_keys(packed_texts(column), 5)
