@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from equal.io.marks import corpus_facts
 from equal.io.source import check_source, read_new_files
 from equal.io.stage import Job, Outcome
 from equal.io.stage import main as run_main
 from equal.io.withdrawals import withdraw
-from equal.schemas import DOCUMENTS, REMOVALS, STAGE
+from equal.schemas import REMOVALS, STAGE
 from equal.settings import fingerprint
 from equal.transforms.documents import clean_records, parse_records, split_records
 
@@ -23,7 +24,7 @@ def ingest(job: Job) -> Outcome:
     """Check the source, then read, clean and write its new files batch by batch."""
     how = job.config.documents
     schema = check_source(job.spark, how)
-    withdrawn = withdraw(job.tables, how.withdrawn) if how.withdrawn else 0
+    withdrawn = withdraw(job.tables, how.withdrawn, before=job.reopen) if how.withdrawn else 0
 
     def prepare(raw: DataFrame, known: DataFrame) -> DataFrame:
         records = parse_records(raw, file_format=how.format, id_field=how.id_field, text_field=how.text_field)
@@ -43,10 +44,12 @@ def ingest(job: Job) -> Outcome:
         fingerprint=fingerprint(how),
         prepare=prepare,
         split=split_records,
+        before=job.reopen,
     )
-    num_documents = job.tables.read(DOCUMENTS).count()
+    facts = corpus_facts(job.tables)
+    num_documents = facts["documents"]
     num_removed = job.tables.read(REMOVALS).where(F.col(STAGE) == job.stage).count()
-    details = {"batches": batches, "removed": num_removed, "withdrawn": withdrawn}
+    details = {"batches": batches, "removed": num_removed, "withdrawn": withdrawn, "corpus": facts["corpus"]}
     return Outcome(num_documents + num_removed, num_documents, details, unchanged=not batches and not withdrawn)
 
 

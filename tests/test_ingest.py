@@ -282,3 +282,19 @@ def test_the_stage_is_marked_and_other_settings_over_the_same_documents_are_refu
     with pytest.raises(TableError, match="made with other settings of section documents"):
         run(spark, config(tmp_path, "documents.min_chars=21"))
     run(spark, config(tmp_path, "seed=99"))
+
+
+def test_nothing_is_built_on_a_load_that_died_before_its_mark(spark, tmp_path, monkeypatch):
+    settings = config(tmp_path)
+    put(tmp_path, "a.jsonl", line(id="1", text=PROSE))
+    run_stage(settings, "ingest", ingest)
+    put(tmp_path, "b.jsonl", line(id="2", text=PROSE + PROSE))
+    with monkeypatch.context() as patched, pytest.raises(KeyError):
+        patched.setattr("equal.jobs.ingest.corpus_facts", lambda tables: {})
+        run_stage(settings, "ingest", ingest)
+    tables = Tables(spark, settings.storage.root)
+    with pytest.raises(TableError, match="stage ingest: has not finished"):
+        Marks.read(tables, settings).require_upstream("quality")
+    run_stage(settings, "ingest", ingest)
+    assert Marks.read(tables, settings).batch == 1
+    Marks.read(tables, settings).require_upstream("quality")

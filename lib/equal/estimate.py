@@ -21,7 +21,7 @@ from equal.core.estimate import CONFIDENCE, Foreseen, Range, busy_seconds, fores
 from equal.errors import EndpointError
 from equal.extraction import Extraction
 from equal.history import discard_uncommitted
-from equal.io.bill import settle_bill
+from equal.io.bill import settle_bills
 from equal.io.lock import run_lock
 from equal.io.marks import Marks
 from equal.io.session import open_session
@@ -73,7 +73,7 @@ def _sample(job: Job, documents: DataFrame, count: int) -> dict[str, list[float]
         probe = f"probe-{job.input_hash}"
         with run_lock(job.config.storage.root, job.owner):
             discard_uncommitted(job.tables, probe, 0)
-            settle_bill(job.tables, job.config, job.owner)  # of an estimate that was killed
+            settle_bills(job.tables, job.config, [job.owner])  # of an estimate that was killed
             reading = Extraction(job, probe, job.config.encoder.model)
             first = first_documents(documents, key=hash_order(job.config.seed), start=0, stop=count)
             share, started = reading.limits.left(Spent()).share(count), datetime.now(timezone.utc)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,11 @@ from equal.core.qa import Prompt, fewest_tokens, usual_tokens
 from equal.core.transport import cost_and_error
 from equal.errors import EndpointError
 from equal.history import discard_uncommitted, in_order
-from equal.io.bill import settle_bill
+from equal.io.bill import settle_bills
 from equal.io.endpoint import check_servers, read_key
 from equal.io.prompts import load_prompts
 from equal.io.references import load_judges, read_items, read_judges, read_spared
-from equal.io.replies import PayingClientFactory, client_factory, fold_abandoned, fold_all
+from equal.io.replies import PayingClientFactory, client_factory, fold_all, hold_abandoned
 from equal.io.spool import Paid, ReplySpool
 from equal.io.stage import Job
 from equal.io.tables import side_by_side
@@ -148,11 +148,11 @@ class Extraction:
     def recover(self, first_iteration: int) -> None:
         """Take over what killed processes left: their replies are kept, rows without a commit mark go."""
         tables, config, owner = self.job.tables, self.job.config, self.job.owner
-        settle = partial(settle_bill, tables, config)
-        fold_abandoned(self.job.path("spool"), config.storage.root, tables, settle)
-        fold_all(self.job.path("spool", owner), tables)
-        discard_uncommitted(tables, self.run_id, first_iteration)
-        settle(owner)
+        with hold_abandoned(self.job.path("spool"), config.storage.root) as abandoned:
+            for payer in (*abandoned, owner):
+                fold_all(self.job.path("spool", payer), tables)
+            discard_uncommitted(tables, self.run_id, first_iteration)
+            settle_bills(tables, config, [*abandoned, owner])
 
     def read(
         self, iteration: int, documents: DataFrame, allowance: Allowance, max_failed_share: float | None = None,

@@ -13,7 +13,7 @@ import numpy as np
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from equal.core.allowance import Amount
+from equal.core.allowance import NOTHING, Amount
 from equal.core.bandit import ArmState, fold
 from equal.errors import TableError
 from equal.io.tables import Tables, side_by_side
@@ -43,11 +43,15 @@ class Run:
 def discard_uncommitted(tables: Tables, run_id: str, first_iteration: int) -> None:
     """Drop the rows of iterations that a killed process began and never committed; their replies are kept.
 
-    So an iteration is written by plain appends, which cost a third of replacing rows that are seldom there.
+    So an iteration is written by plain appends, which cost a third of replacing rows that are seldom there. Its
+    `extractions` rows come first and go last: without any there are no others.
     """
     where = f"run_id = '{run_id}' AND iteration >= {first_iteration}"
-    begun = {EXTRACTIONS: where, QA_PAIRS: where, ARM_HISTORY: where, COSTS: f"{where} AND stage = 'extract'"}
-    side_by_side(*[partial(tables.delete, table, condition) for table, condition in begun.items()])
+    if tables.read(EXTRACTIONS).where(where).isEmpty():
+        return
+    others = {QA_PAIRS: where, ARM_HISTORY: where, COSTS: f"{where} AND stage = 'extract'"}
+    side_by_side(*[partial(tables.delete, table, condition) for table, condition in others.items()])
+    tables.delete(EXTRACTIONS, where)
 
 
 def open_state(tables: Tables, run: Run, first_iteration: int) -> State:
@@ -61,9 +65,9 @@ def open_state(tables: Tables, run: Run, first_iteration: int) -> State:
     Raises:
         TableError: the run_name has history of another configuration or another corpus.
     """
-    settle_retries(tables, run.run_id)
     iterations = tables.read(ITERATIONS).where(F.col("run_id") == run.run_id).orderBy("iteration").collect()
     _require_same(run, iterations)
+    settle_retries(tables, run.run_id, [row.iteration for row in iterations if not row.documents])
     return _state_after(tables, run, iterations, first_iteration)
 
 
@@ -87,21 +91,20 @@ def state_ahead(tables: Tables, run: Run, state: State) -> State | None:
 
 
 def _state_after(tables: Tables, run: Run, iterations: Sequence[Row], first_iteration: int) -> State:
-    own = F.col("run_id") == run.run_id
     assignments = tables.read(ASSIGNMENTS).where(F.col("clustering") == run.clustering)
     sizes = assignments.groupBy("cluster_id").agg(F.count("*").alias("size")).orderBy("cluster_id").collect()
-    committed = own & F.col("iteration").isin([row.iteration for row in iterations])
+    if not iterations:
+        arms = {row.cluster_id: _arm(row.cluster_id, row["size"], None) for row in sizes}
+        return State(arms, _NO_PAIRS, Spent(), first_iteration, NOTHING)
+    committed = (F.col("run_id") == run.run_id) & F.col("iteration").isin([row.iteration for row in iterations])
     known = fold([row.asDict() for row in tables.read(ARM_HISTORY).where(committed).collect()])
     arms = {row.cluster_id: _arm(row.cluster_id, row["size"], known.get(row.cluster_id)) for row in sizes}
     pairs = collect_pairs(tables.read(QA_PAIRS).where(committed))
     read = tables.read(EXTRACTIONS).where(committed)
     need = read.agg(*[F.coalesce(F.max(f"needed_{name}"), F.lit(0)) for name in ("tokens", "money")]).first()
-    spent, following = Spent(), first_iteration
-    if iterations:
-        last = iterations[-1]
-        spent = Spent(last.total_documents, last.total_tokens, last.total_money)
-        following = last.iteration + 1
-    return State(arms, pairs, spent, following, Amount(need[0], float(need[1])))
+    last = iterations[-1]
+    spent = Spent(last.total_documents, last.total_tokens, last.total_money)
+    return State(arms, pairs, spent, last.iteration + 1, Amount(need[0], float(need[1])))
 
 
 def _arm(arm_id: int, size: int, known: ArmState | None) -> ArmState:
@@ -138,18 +141,21 @@ def in_order(rows: Sequence[Mapping[str, Any]]) -> Pairs:
     )
 
 
-def settle_retries(tables: Tables, run_id: str) -> None:
+def settle_retries(tables: Tables, run_id: str, again: Sequence[int]) -> None:
     """Of a document that was asked about again, leave the last committed outcome alone as `final`, and its pairs.
 
     It comes after the commit of the iteration that asked again: a process that is killed between the two leaves two
     outcomes, which the next one settles.
+
+    Args:
+        tables: where the history lies.
+        run_id: whose.
+        again: the iterations that asked about documents again.
     """
-    own = F.col("run_id") == run_id
-    again = tables.read(ITERATIONS).where(own & (F.col("documents") == 0)).select("iteration").collect()
     if not again:
         return
-    outcomes = tables.read(EXTRACTIONS).where(own & F.col("final"))
-    last = outcomes.where(F.col("iteration").isin([row.iteration for row in again])).groupBy("run_id", "doc_id")
+    outcomes = tables.read(EXTRACTIONS).where((F.col("run_id") == run_id) & F.col("final"))
+    last = outcomes.where(F.col("iteration").isin(list(again))).groupBy("run_id", "doc_id")
     last = last.agg(F.max("iteration").alias("iteration"))
     older = "target.run_id = source.run_id AND target.doc_id = source.doc_id AND target.iteration < source.iteration"
     tables.discard(QA_PAIRS, last, older)

@@ -90,7 +90,7 @@ def _ask_again(job: Job, opened: Opened, failed: list[Row]) -> None:
     _, iteration = settle(state, flight, none_new, opened.policy, limits, opened.reading.score)
     flops = flops_of(job.config, iteration)
     record_iteration(job.tables, opened.run, iteration, started, flops, billed_from=started)
-    settle_retries(job.tables, opened.run.run_id)
+    settle_retries(job.tables, opened.run.run_id, [number])
     outcomes = ", ".join(f"{status} {count}" for status, count in Counter(extracted.outcomes).most_common())
     log.info(
         "extract: asked again about %d of %d documents that had failed: %s; %d new pairs",

@@ -24,9 +24,8 @@ from equal.history import Run, committed_steps, open_state, record_iteration, st
 from equal.io.progress import reading_progress, task_progress
 from equal.io.spool import ReplySpool
 from equal.io.stage import Job, Outcome
-from equal.io.summary import spend
 from equal.loop import of_warm_up, run_bandit
-from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
+from equal.schemas import ASSIGNMENTS, DOC_ID, DOCUMENTS, EMBEDDINGS, ITERATIONS, QA_PAIRS, REMOVALS, WARM_UP_ITERATION
 from equal.state import Extracted, Iteration, Limits, Policy, Spent, State
 from equal.transforms.documents import kept_documents
 from equal.transforms.sampling import first_documents, hash_order, pulled_documents
@@ -200,7 +199,8 @@ def run_to_budget(job: Job) -> Outcome:
     config, tables, opened = job.config, job.tables, open_run(job)
     run, reading, state, limits = opened.run, opened.reading, opened.state, opened.limits
     assignments, key = opened.assignments, opened.order
-    ahead = state_ahead(tables, run, state) if opened.policy.pipeline_depth > 1 else None
+    resumed = state.spent.documents > 0
+    ahead = state_ahead(tables, run, state) if resumed and opened.policy.pipeline_depth > 1 else None
     started: dict[int, datetime] = {}
     committed = datetime.now(timezone.utc)
 
@@ -210,7 +210,7 @@ def run_to_budget(job: Job) -> Outcome:
         at_once = 1 if of_warm_up(pulls, opened.policy) else opened.policy.pipeline_depth
         return reading.read(iteration, pulled_documents(assignments, pulls, key=key), share, at_once=at_once)
 
-    past = committed_steps(tables, run.run_id) if state.spent.documents else []
+    past = committed_steps(tables, run.run_id) if resumed else []
     with Watch(config, job.path(run.run_id, "progress.json"), state, limits, past, run.history_hash) as watch:
 
         def record(iteration: Iteration) -> None:
@@ -233,7 +233,7 @@ def run_to_budget(job: Job) -> Outcome:
             )
         watch.finished(reason)
     assignments.unpersist()
-    iterations = spend(tables, run.run_id)["iterations"]
+    iterations = tables.read(ITERATIONS).where((F.col("run_id") == run.run_id) & ~F.col("warm_up")).count()
     details = {"iterations": iterations, "documents": state.spent.documents, "stop_reason": reason}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
 

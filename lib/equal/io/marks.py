@@ -7,9 +7,11 @@ that stage and all after it are out of date.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import functions as F
 
@@ -51,7 +53,8 @@ _ON_PAIRS = {"select": "extract", "finetune": "extract", "evaluate": "warm_up"}
 class Marks:
     """The newest completion mark of every stage of a configuration, as they stood at one moment.
 
-    They are read in one query: one for each stage and each question took longer than the small stages themselves.
+    They are read in one query, what ingest left of the documents with them: one for each stage and each question took
+    longer than the small stages themselves, and to look through the documents each time longer still.
 
     Attributes:
         config: whose stages.
@@ -69,14 +72,14 @@ class Marks:
 
     @classmethod
     def read(cls, tables: Tables, config: RunConfig) -> Marks:
-        """Read them; three small queries."""
+        """Read them; one small query."""
         found = sorted((row.asDict() for row in tables.read(STAGES).collect()), key=lambda row: row["finished_at"])
         rows = {row["stage"]: row for row in found if row["run_id"] == owner(config, row["stage"])}
-        ids = (F.count("*"), F.bit_xor(F.xxhash64("doc_id")))
-        *came, batch = tables.read(DOCUMENTS).agg(*ids, F.max("batch")).first()
-        gone = tables.read(REMOVALS).where(f"stage = '{WITHDRAWN}'").agg(*ids).first()
-        corpus, withdrawn = ("/".join(map(str, found)) for found in ([*came, *gone], gone))
-        return cls(config, rows, corpus, withdrawn, -1 if batch is None else int(batch))
+        corpus = json.loads(rows["ingest"]["details"]).get("corpus") if "ingest" in rows else None
+        if corpus is None:  # as for a mark of the time when it did not say what the documents are
+            rows.pop("ingest", None)
+            return cls(config, rows, "", "", -1)
+        return cls(config, rows, corpus["hash"], corpus["withdrawn"], corpus["batch"])
 
     def of(self, stage: str) -> Mapping[str, str]:
         """The newest mark of a stage.
@@ -154,6 +157,18 @@ class Marks:
         files = [_file_hash(path) for path in _files(self.config).get(stage, ())]
         prompts = [prompt.version for prompt in _prompts(self.config) if prompt] if stage in READING_STAGES else []
         return [self.config.fingerprint(*sections), *files, *prompts]
+
+
+def corpus_facts(tables: Tables) -> dict[str, Any]:
+    """What ingest keeps in its mark, as `corpus`: hashes of the documents and of those withdrawn; the newest load."""
+    ids = (F.count("*"), F.bit_xor(F.xxhash64("doc_id")))
+    *came, batch = tables.read(DOCUMENTS).agg(*ids, F.max("batch")).first()
+    gone = tables.read(REMOVALS).where(f"stage = '{WITHDRAWN}'").agg(*ids).first()
+    corpus, withdrawn = ("/".join(map(str, found)) for found in ([*came, *gone], gone))
+    return {
+        "documents": came[0],
+        "corpus": {"hash": corpus, "withdrawn": withdrawn, "batch": -1 if batch is None else int(batch)},
+    }
 
 
 def _prompts(config: RunConfig) -> tuple[Prompt, Prompt | None]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,19 +160,21 @@ def client_factory(
     return PayingClientFactory(client, spool, tasks, first, step)
 
 
-def fold_abandoned(folder: str, root: str, tables: Tables, settle: Callable[[str], None]) -> None:
-    """Fold the spools of runs that nobody works on: what a killed run paid for serves all others.
+@contextmanager
+def hold_abandoned(folder: str, root: str) -> Iterator[list[str]]:
+    """Hold the locks of the runs that have spools and nobody works on: what a killed run paid for serves all others.
 
     Args:
         folder: holds a folder a run, under the name of the run's lock, in which each iteration has its spool.
         root: storage.root, where the locks are.
-        tables: where the replies go.
-        settle: is told the name of each such run, while its lock is held.
     """
-    for run in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
-        with suppress(RunLockedError), run_lock(root, run.name):
-            fold_all(str(run), tables)
-            settle(run.name)
+    with ExitStack() as held:
+        names = []
+        for run in sorted(path.name for path in Path(folder).glob("*") if path.is_dir()):
+            with suppress(RunLockedError):
+                held.enter_context(run_lock(root, run))
+                names.append(run)
+        yield names
 
 
 def fold_all(folder: str, tables: Tables) -> None:

@@ -85,6 +85,7 @@ def read_new_files(
     fingerprint: str,
     prepare: Prepare,
     split: Split,
+    before: Callable[[], None],
 ) -> int:
     """Bring each file that was not read before into `documents` and `removals`, exactly once.
 
@@ -96,6 +97,7 @@ def read_new_files(
         fingerprint: of the settings that shape a document.
         prepare: (raw batch, doc_id of the documents so far and whether each was withdrawn) to cleaned records.
         split: cleaned records and the number of their batch to (documents, removals).
+        before: called before documents are written, when all of their files have been read.
 
     Returns:
         Batches read; 0 when there were no new files.
@@ -111,7 +113,7 @@ def read_new_files(
     def write(batch: DataFrame, batch_id: int) -> None:
         cleaned = prepare(batch, _known(tables)).persist()
         try:
-            _write_batch(tables, checkpoint, batch_id, split(cleaned, batch_id))
+            _write_batch(tables, checkpoint, batch_id, split(cleaned, batch_id), before)
             batches.append(batch_id)
         except Exception as error:
             failures.append(error)
@@ -159,7 +161,9 @@ def _require_whole_files(spark: SparkSession, path: str, error: Exception) -> No
             ) from error
 
 
-def _write_batch(tables: Tables, checkpoint: Path, batch_id: int, frames: tuple[DataFrame, DataFrame]) -> None:
+def _write_batch(
+    tables: Tables, checkpoint: Path, batch_id: int, frames: tuple[DataFrame, DataFrame], before: Callable[[], None]
+) -> None:
     """Write a batch so that its replay after a crash writes nothing twice.
 
     Removals go first: a replay that found its own documents already there would call them repeated.
@@ -170,6 +174,8 @@ def _write_batch(tables: Tables, checkpoint: Path, batch_id: int, frames: tuple[
         # Delta skips a version it has seen; the session is the stream's own, so no other write is touched
         frame.sparkSession.conf.set("spark.databricks.delta.write.txnAppId", f"{table}:{stream_id}")
         frame.sparkSession.conf.set("spark.databricks.delta.write.txnVersion", str(batch_id))
+        if table == DOCUMENTS:
+            before()
         tables.append(table, frame)
 
 

@@ -100,13 +100,18 @@ class Job:
         self.overwrite()
         self.tables.replace(table, frame, where)
 
+    def reopen(self) -> None:
+        """Say that the stage changes what it had finished: until it has ended, what comes after it refuses to run."""
+        if self.stage in self.marks.rows:
+            self.tables.delete(STAGES, f"run_id = '{self.owner}' AND stage = '{self.stage}'")
+
     def overwrite(self) -> None:
         """Say that from now on the result of other settings is gone, in case this stage is killed half-way.
 
         Their mark would else stand over what this stage wrote. Before this call a stage may refuse and lose nothing.
         """
         if self.marks.made_otherwise(self.stage):
-            self.tables.delete(STAGES, f"run_id = '{self.owner}' AND stage = '{self.stage}'")
+            self.reopen()
 
     def details(self, stage: str) -> dict[str, object]:
         """What `stage` reported about itself when it finished."""

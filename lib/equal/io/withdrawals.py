@@ -7,6 +7,7 @@ source id: the file and the new text are put in place, ingest runs, the old text
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
@@ -34,12 +35,13 @@ from equal.schemas import (
 log = logging.getLogger("equal")
 
 
-def withdraw(tables: Tables, path: str) -> int:
+def withdraw(tables: Tables, path: str, *, before: Callable[[], None]) -> int:
     """Write a removal for every document that a new file of `path` names, exactly once.
 
     Args:
         tables: where to write; the stream's checkpoint lies beside them.
         path: a file or folder of JSON lines with `id`, the source's own id.
+        before: called before removals are written.
 
     Returns:
         How many documents were withdrawn now.
@@ -59,7 +61,7 @@ def withdraw(tables: Tables, path: str) -> int:
             f"documents.withdrawn: {bad[1]} has the line {bad[0][:80]!r}, which gives no id; "
             'expected lines such as {"id": "a17"}'
         )
-    before = _withdrawn(tables).count()
+    already = _withdrawn(tables).count()
     checkpoint = Path(tables.root).absolute() / "checkpoints" / "withdrawn"
 
     def write(batch: DataFrame, batch_id: int) -> None:
@@ -72,6 +74,7 @@ def withdraw(tables: Tables, path: str) -> int:
             log.warning("ingest: %d withdrawn ids name no document, such as %s", *unknown)
         evidence = F.to_json(F.struct(SOURCE_ID, "named_in")).alias(EVIDENCE)
         stage, reason = (F.lit(WITHDRAWN).alias(name) for name in (STAGE, REASON))
+        before()
         tables.append(REMOVALS, found.select(DOC_ID, stage, reason, SOURCE_FILE, evidence))
 
     stream = spark.readStream.option("recursiveFileLookup", "true").option("maxFileAge", "36500d").text(path)
@@ -81,7 +84,7 @@ def withdraw(tables: Tables, path: str) -> int:
     except StreamingQueryException as error:
         raise TableError(f"ingest: documents.withdrawn: {failure_cause(error)}; run the job again") from error
     _warn_of_selected(tables)
-    return _withdrawn(tables).count() - before
+    return _withdrawn(tables).count() - already
 
 
 def _with_file(lines: DataFrame) -> DataFrame:
