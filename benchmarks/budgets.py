@@ -82,8 +82,9 @@ class Run:
         self.sizes = [draw.randint(3, 12) for _ in range(draw.randint(1, 4))]
         self.tokenizes = draw.random() < 0.9
         self.count_faults = draw.choices(["unavailable", "html"], k=draw.randint(0, 3))
-        prompts = load_prompts("general", answer="written", refine=draw.random() < 0.5, structured=True, max_pairs=3)
-        self.recipe = Recipe(*prompts, "test-model", 0.0, self.max_tokens, 0.0, 0.0)
+        passes = {name: draw.random() < 0.5 for name in ("refine", "reason")}
+        extract, refine, last = load_prompts("general", answer="written", structured=True, max_pairs=3, **passes)
+        self.recipe = Recipe(extract, refine, "test-model", 0.0, self.max_tokens, 0.0, 0.0, reason=last)
         self.passages = draw.randint(1, 3)
         prices = draw.uniform(0.05, 3), draw.uniform(0.05, 9)
         chosen = draw.choice([("tokens",), ("money",), ("tokens", "money"), BUDGETS])

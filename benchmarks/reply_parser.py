@@ -16,6 +16,7 @@ import random
 import time
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -37,6 +38,7 @@ SHARDS = (
     *("Q: ", "A: ", "Q2: ", "VOID", '{"pairs": ', '"question": ', '"answer": ', '"number": ', "[" * 2000),
     *("\ud83d", "９", "x" * 5000),
 )
+ASKED = "What is asked here?"
 VALUES: list[Any] = [
     *(None, True, 0, -1, 10**30, 1.5, "", " ", "\x07", "\ud800", "x" * 5000, [], {}, [[]], {"question": "?"})
 ]
@@ -47,10 +49,9 @@ def prompts() -> dict[str, Prompt]:
     found: dict[str, Prompt] = {}
     for structured in (True, False):
         how = "json" if structured else "plain"
-        written, refine = load_prompts("math", answer="written", refine=True, structured=structured, max_pairs=3)
-        quoted, _ = load_prompts("math", answer="quoted", refine=False, structured=structured, max_pairs=3)
-        assert refine is not None
-        found |= {f"written {how}": written, f"quoted {how}": quoted, f"refine {how}": refine}
+        for answer in ("written", "quoted"):
+            passes = load_prompts("math", answer=answer, refine=True, structured=structured, max_pairs=3, reason=True)
+            found |= {f"{prompt.kind} {how}": prompt for prompt in passes if prompt}
     return found
 
 
@@ -99,7 +100,9 @@ def is_valid(prompt: Prompt, pair: QA) -> bool:
 def accepted(prompt: Prompt, reply: str, finish_reason: str) -> tuple[list[QA], str]:
     """The pairs that pass, and what became of the reply."""
     parsed = prompt.parse(reply, finish_reason)
-    kept = [pair for pair in parsed.pairs if reject_question(pair.question, []) is None]
+    # the last pass leaves the question as it was
+    pairs = [replace(pair, question=ASKED) if prompt.kind == "reason" else pair for pair in parsed.pairs]
+    kept = [pair for pair in pairs if reject_question(pair.question, []) is None]
     if prompt.kind != "quoted":  # a quoted answer is lifted from the passage later
         kept = [p for p in kept if not reject_answer(p, PASSAGE, min_grounded_share=0.0, match=lambda _: None)]
     return kept, parsed.rejection or ("pairs" if kept else "no pair")

@@ -133,7 +133,7 @@ def rate(pool: ProcessPoolExecutor, name: str, todo: list[dict[str, Any]], in_fl
 
 def measure(url: str, model: str, key: str, args: argparse.Namespace, max_tokens: int) -> dict[str, list[float]]:
     """Requests a second of each, in turns of rising and falling order."""
-    extract, _ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
+    extract, *_ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
     recipe = Recipe(extract, None, model, 0.0, max_tokens, min_answer_similarity=0.1, min_grounded_share=0.3)
     rates: dict[str, list[float]] = {name: [] for name in CLIENTS}
     # forked, as Spark's daemon makes its workers: what is imported here is there

@@ -29,11 +29,7 @@ def ingest(job: Job) -> Outcome:
     def prepare(raw: DataFrame, known: DataFrame) -> DataFrame:
         records = parse_records(raw, file_format=how.format, id_field=how.id_field, text_field=how.text_field)
         return clean_records(
-            records,
-            known,
-            min_chars=how.min_chars,
-            max_chars=how.max_chars,
-            markup_patterns=how.markup_patterns,
+            records, known, min_chars=how.min_chars, max_chars=how.max_chars, markup_patterns=how.markup_patterns
         )
 
     batches = read_new_files(

@@ -167,7 +167,7 @@ def prompt_tokens_of(body: Body) -> int:
 
 
 def good_answer(body: Body) -> str:
-    """One pair about the passage's opening words in the request's form; of a refine request its draft with a mark."""
+    """One pair about the passage's opening words in the request's form; of a later pass its draft with a mark."""
     opening = " ".join(re.findall(r"\w+", passage_of(body))[:8])
     question = f"What is said about {opening}?"
     answer = f"It is said that {passage_of(body)[:80]}"
@@ -175,11 +175,12 @@ def good_answer(body: Body) -> str:
     if "questions" in schema:
         return json.dumps({"questions": [question]})
     if "number" in json.dumps(schema):
-        draft = re.search(r"(?s)Q1: (.*?)\nA1: (.*?)(?:\nQ2:|\n</drafts>)", body["messages"][-1]["content"])
-        assert draft, "a refine request shows no draft"
-        return json.dumps({"pairs": [{"number": 1, "question": draft[1], "answer": draft[2] + "!"}]})
+        shown = body["messages"][-1]["content"]
+        question, answer = re.findall(r"(?s)Q1: (.*?)\nA1: (.*?)(?:\nQ2:|\n</drafts>)", shown)[0]
+        answer += "!"
     if "pairs" in schema:
-        return json.dumps({"pairs": [{"question": question, "answer": answer}]})
+        pair = {"number": 1, "question": question, "answer": answer}
+        return json.dumps({"pairs": [{name: pair[name] for name in schema["pairs"]["items"]["required"]}]})
     return f"Q: {question}\nA: {answer}"
 
 

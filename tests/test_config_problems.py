@@ -195,6 +195,13 @@ def test_budget_of_nothing_is_refused():
         (["budget.money=5"], "budget.money", "5"),
         (["budget.money=5", "budget.prompt_price=1", "endpoint.refine_model=large"], "budget.money", "'large'"),
         (["endpoint.refine_url=http://user:key@host/v1"], "endpoint.refine_url", "before @"),
+        (["endpoint.teacher_url=http://user:key@host/v1"], "endpoint.teacher_url", "before @"),
+        (["endpoint.teacher_model=large"], "endpoint.teacher_model", "'large'"),
+        (
+            ["budget.money=5", "budget.prompt_price=1", "endpoint.teacher_model=large", "extraction.reason=true"],
+            "budget.money",
+            "teacher_model 'large'",
+        ),
         (["endpoint.others={'http://user:key@host/v1': 1}"], "endpoint.others", "before @"),
         (["endpoint.in_flight=1", "bandit.pipeline_depth=2"], "endpoint.in_flight", "1"),
         (["documents.min_chars=500", "documents.max_chars=100"], "documents.min_chars", "500"),

@@ -273,7 +273,7 @@ def test_a_refused_source_leaves_no_trace(spark, tmp_path):
     assert not (tmp_path / "root" / "checkpoints").exists()
 
 
-def test_the_stage_is_marked_and_other_settings_over_the_same_documents_are_refused(spark, tmp_path):
+def test_the_stage_is_marked_at_its_end_and_nothing_is_built_on_what_died_before(spark, tmp_path, monkeypatch):
     put(tmp_path, "a.jsonl", line(id="1", text=PROSE), b"{broken")
     settings = config(tmp_path)
     run_stage(settings, "ingest", ingest)
@@ -283,19 +283,13 @@ def test_the_stage_is_marked_and_other_settings_over_the_same_documents_are_refu
         run(spark, config(tmp_path, "documents.min_chars=21"))
     run(spark, config(tmp_path, "seed=99"))
 
-
-def test_nothing_is_built_on_a_load_that_died_before_its_mark(spark, tmp_path, monkeypatch):
-    settings = config(tmp_path)
-    put(tmp_path, "a.jsonl", line(id="1", text=PROSE))
-    run_stage(settings, "ingest", ingest)
     put(tmp_path, "b.jsonl", line(id="2", text=PROSE + PROSE))
-    with monkeypatch.context() as patched:
-        patched.setattr("equal.jobs.ingest.corpus_facts", lambda tables: {})
-        with pytest.raises(KeyError):
-            run_stage(settings, "ingest", ingest)
+    monkeypatch.setattr("equal.jobs.ingest.corpus_facts", lambda tables: {})
+    with pytest.raises(KeyError):
+        run_stage(settings, "ingest", ingest)
+    monkeypatch.undo()
     tables = Tables(spark, settings.storage.root)
     with pytest.raises(TableError, match="stage ingest: has not finished"):
         Marks.read(tables, settings).require_upstream("quality")
     run_stage(settings, "ingest", ingest)
     assert Marks.read(tables, settings).batch == 1
-    Marks.read(tables, settings).require_upstream("quality")

@@ -107,6 +107,8 @@ class Endpoint:
     model: str = setting()
     refine_model: str = setting()
     refine_url: str = setting(science=False)
+    teacher_model: str = setting()
+    teacher_url: str = setting(science=False)
     model_parameters: int = setting(low=0, science=False)
     key_env: str = setting(science=False)
     key_secret: str = setting(science=False)
@@ -124,7 +126,8 @@ class Endpoint:
     @property
     def elsewhere(self) -> dict[str, dict[str, float]]:
         """The servers of a model that is not served there."""
-        return {self.refine_model: {self.refine_url: 1.0}} if self.refine_model and self.refine_url else {}
+        others = {self.refine_model: self.refine_url, self.teacher_model: self.teacher_url}
+        return {model: {url: 1.0} for model, url in others.items() if model and url}
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Extraction:
     domain: str = setting(choices=("general", "math", "code"))
     answer: str = setting(choices=("written", "quoted"))
     refine: bool = setting()
+    reason: bool = setting()
     structured: bool = setting()
     temperature: float = setting(low=0.0, high=2.0)
     max_tokens: int = setting(low=8)

@@ -38,11 +38,22 @@ def _money_without_prices(money: float, prompt_price: float, completion_price: f
         )
 
 
-def _money_of_two_models(money: float, refine: bool, refine_model: str, model: str) -> Iterator[str]:
-    if money and refine and refine_model not in ("", model):
+def _money_of_two_models(
+    money: float, model: str, refine: bool, refine_model: str, reason: bool, teacher_model: str
+) -> Iterator[str]:
+    for asked, name, other in ((refine, "refine_model", refine_model), (reason, "teacher_model", teacher_model)):
+        if money and asked and other not in ("", model):
+            yield (
+                f"budget.money: is {money:g}, but endpoint.{name} {other!r} has a price of its own, which "
+                "the prices of budget are not; give budget.tokens or budget.documents instead, and set this to 0"
+            )
+
+
+def _teacher_without_work(reason: bool, teacher_model: str) -> Iterator[str]:
+    if teacher_model and not reason:
         yield (
-            f"budget.money: is {money:g}, but endpoint.refine_model {refine_model!r} has a price of its own, which "
-            "the prices of budget are not; give budget.tokens or budget.documents instead, and set this to 0"
+            f"endpoint.teacher_model: is {teacher_model!r}, but extraction.reason is false, so that it would be asked "
+            "nothing; give extraction.reason=true too, or leave it out"
         )
 
 
@@ -89,8 +100,8 @@ def _root_is_no_folder(root: str) -> Iterator[str]:
         )
 
 
-def _no_servers(url: str, others: Mapping[str, float], refine_url: str) -> Iterator[str]:
-    addresses = {"url": url, "others": "".join(others), "refine_url": refine_url}
+def _no_servers(url: str, others: Mapping[str, float], refine_url: str, teacher_url: str) -> Iterator[str]:
+    addresses = {"url": url, "others": "".join(others), "refine_url": refine_url, "teacher_url": teacher_url}
     for name in (name for name, address in addresses.items() if "@" in address):
         yield (
             f"endpoint.{name}: holds a user or a key before @, which tables and logs "
@@ -126,14 +137,22 @@ def _name_is_no_file_name(run_name: str) -> Iterator[str]:
 _RULES: dict[tuple[str, ...], Callable[..., Iterator[str]]] = {
     ("budget.documents", "budget.fraction", "budget.tokens", "budget.money"): _budget_of_nothing,
     ("budget.money", "budget.prompt_price", "budget.completion_price"): _money_without_prices,
-    ("budget.money", "extraction.refine", "endpoint.refine_model", "endpoint.model"): _money_of_two_models,
+    (
+        "budget.money",
+        "endpoint.model",
+        "extraction.refine",
+        "endpoint.refine_model",
+        "extraction.reason",
+        "endpoint.teacher_model",
+    ): _money_of_two_models,
+    ("extraction.reason", "endpoint.teacher_model"): _teacher_without_work,
     ("documents.min_chars", "documents.max_chars"): _no_length_between,
     ("quality.blocked_sources",): _no_regular_expression,
     ("quality.languages",): _no_language_code,
     ("decontaminate.short_words", "decontaminate.ngram_words"): _no_words_between,
     ("decontaminate.benchmarks", "reference.held_out"): _two_of_one_name,
     ("storage.root",): _root_is_no_folder,
-    ("endpoint.url", "endpoint.others", "endpoint.refine_url"): _no_servers,
+    ("endpoint.url", "endpoint.others", "endpoint.refine_url", "endpoint.teacher_url"): _no_servers,
     ("endpoint.in_flight", "bandit.pipeline_depth"): _no_request_for_either,
     ("run_name",): _name_is_no_file_name,
 }

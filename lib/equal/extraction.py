@@ -69,8 +69,8 @@ class Extraction:
         return EncoderFactory(self.encoder_dir, settings.dtype, settings.max_tokens, settings.batch_size)
 
     @cached_property
-    def prompts(self) -> tuple[Prompt, Prompt | None]:
-        """Of the extract pass and, if there is one, of the refine pass."""
+    def prompts(self) -> tuple[Prompt, Prompt | None, Prompt | None]:
+        """Of the extract pass and, where there is one, of the refine and of the reason pass."""
         settings = self.job.config.extraction
         return load_prompts(
             settings.domain,
@@ -78,6 +78,7 @@ class Extraction:
             refine=settings.refine,
             structured=settings.structured,
             max_pairs=settings.max_pairs,
+            reason=settings.reason,
         )
 
     @cached_property
@@ -192,6 +193,8 @@ class Extraction:
             num_partitions=self.tasks(at_once),
             allowance=allowance,
             refine_model=job.config.endpoint.refine_model,
+            reason_prompt=self.prompts[2],
+            teacher_model=job.config.endpoint.teacher_model,
         )
         try:
             with self.turns.asking(iteration, cut.count(), self.spool(iteration).count):

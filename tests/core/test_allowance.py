@@ -80,7 +80,7 @@ class Server:
 
 
 def read(server: Server, allowance: Allowance) -> Reading:
-    extract, refine = load_prompts("general", answer="written", refine=True, structured=True, max_pairs=3)
+    extract, refine, _ = load_prompts("general", answer="written", refine=True, structured=True, max_pairs=3)
     recipe = Recipe(extract, refine, "m", 0.0, MAX_TOKENS, min_answer_similarity=0.0, min_grounded_share=0.0)
 
     async def encode(texts: list[str]) -> np.ndarray:

@@ -38,9 +38,11 @@ def bag_of_words(texts: list[str]) -> np.ndarray:
     return rows
 
 
-def recipe(answer: str = "quoted", *, refine: bool = False, structured: bool = True) -> Recipe:
-    extract, second = load_prompts("general", answer=answer, refine=refine, structured=structured, max_pairs=3)
-    return Recipe(extract, second, "m", 0.0, 100, min_answer_similarity=0.2, min_grounded_share=0.5)
+def recipe(answer: str = "quoted", *, refine: bool = False, reason: bool = False, structured: bool = True) -> Recipe:
+    passes = {"refine": refine, "reason": reason}
+    extract, second, last = load_prompts("general", answer=answer, structured=structured, max_pairs=3, **passes)
+    of_quotes = {"min_answer_similarity": 0.2, "min_grounded_share": 0.5}
+    return Recipe(extract, second, "m", 0.0, 100, **of_quotes, reason=last)
 
 
 def questions(*texts: str) -> str:
@@ -226,27 +228,39 @@ def test_a_pair_whose_refinement_failed_does_not_count(refined: str | Reply, rea
     assert reading.status == reason
 
 
-def test_plain_text_goes_through_both_passes_without_a_schema() -> None:
-    requests: list[Request] = []
-
-    def says(request: Request) -> str:
-        requests.append(request)
-        return "Q1: When does tin melt?\nA1: Tin melts at 232 degrees."
-
-    reading = read(says, METALS, recipe=recipe("written", refine=True, structured=False))
-    assert (reading.status, [p.answer for p in reading.pairs]) == ("accepted", ["Tin melts at 232 degrees."])
-    assert [request.schema for request in requests] == [None, None]
-
-
 def test_each_pass_may_have_a_model_of_its_own() -> None:
     asked: list[str] = []
 
     def says(request: Request) -> str | Reply:
         asked.append(request.model)
-        return draft_or_refine("[]")(request)
+        return draft_or_refine(pairs(("When does tin melt?", "Tin melts at 232 degrees.")))(request)
 
-    read(says, METALS, recipe=replace(recipe("written", refine=True), refine_model="judge"))
-    assert asked == ["m", "judge"]
+    passes = recipe("written", refine=True, reason=True)
+    read(says, METALS, recipe=replace(passes, refine_model="judge", teacher_model="teacher"))
+    assert asked == ["m", "judge", "teacher"]
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_the_last_pass_works_out_the_answers_of_what_the_others_left(structured: bool) -> None:
+    """The questions stay as they were, whatever it says of them."""
+    worked_out = "Tin melts at 232 degrees. Lead is heavier than tin. So the answer is 232 degrees."
+    says = {
+        "written": pairs(("When does it melt?", "232"), ("What is lead heavier than?", "Tin")),
+        "refine": pairs(("When does tin melt?", "At 232 degrees")),
+        "reason": json.dumps({"pairs": [{"number": 1, "answer": worked_out}]}),
+    }
+    if not structured:
+        says["written"] = "Q1: When does it melt?\nA1: 232\nQ2: What is lead heavier than?\nA2: Tin"
+        says["refine"] = "Q1: When does tin melt?\nA1: At 232 degrees"
+        says["reason"] = f"Q1: When does it?\nA1: {worked_out}"
+    passes = recipe("written", refine=True, reason=True, structured=structured)
+    reading = read(lambda request: says[request.prompt_version.split("/")[1].split("@")[0]], METALS, recipe=passes)
+    assert [done.name for done in reading.passes] == ["extract", "refine", "reason"]
+    assert all((request.schema is not None) == structured for done in reading.passes for request in done.requests)
+    assert reasons(reading) == ["", "refused"]
+    drafts = reading.passes[2].requests[0].messages[-1]["content"]
+    assert "Q1: When does tin melt?\nA1: At 232 degrees\n</drafts>" in drafts
+    assert (reading.pairs[0].question, reading.pairs[0].answer) == ("When does tin melt?", worked_out)
 
 
 def test_nothing_to_refine_is_not_asked() -> None:

@@ -14,7 +14,7 @@ import pytest
 from chat_server import ChatServer
 from equal.config import RunConfig
 from equal.io.stage import run_stage
-from equal.jobs.pipeline import RUN
+from equal.jobs.pipeline import RUN, STAGES
 from extract_world import KEY, contents, key_in, settings_file, stored
 from standalone import standalone_cluster, submit_command
 
@@ -69,7 +69,7 @@ def submit_watched(
     monkeypatch.setenv("EQUAL_ENDPOINT_KEY", KEY)
     monkeypatch.setattr(server, "key", KEY)
     events = folder / "events"
-    events.mkdir()
+    events.mkdir(exist_ok=True)
     said = submit(
         job, master, "--config", str(settings_file(config, folder / "cluster.yml")),
         options=(
@@ -93,7 +93,7 @@ def test_a_cluster_extracts_what_a_local_session_extracts(master, config, unbrok
 def test_a_cluster_writes_the_tables_that_a_local_session_writes(
     master, finished, tmp_path, tiny_model, server, monkeypatch
 ):
-    """Every job in order."""
+    """Every job by itself, in order, and then the pipeline, which finds nothing left to do."""
     run_stage(finished, "select", RUN["select"])
     elsewhere = replace(
         finished,
@@ -101,7 +101,12 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(
         finetune=replace(finished.finetune, base_model=tiny_model, epochs=1),
         evaluate=replace(finished.evaluate, max_items=4),
     )
+    for stage in STAGES:
+        job = "select_pairs" if stage == "select" else stage
+        said = submit_watched(job, master, elsewhere, tmp_path, server, monkeypatch)
+        assert f"{stage}: " in said
     said = submit_watched("pipeline", master, elsewhere, tmp_path, server, monkeypatch)
+    assert said.count("already finished") == len(STAGES) - 1  # ingest looks for new files
     assert "pipeline: all 11 stages finished" in said
     for name in COMPARED:
         assert table(finished, name), name

@@ -197,5 +197,9 @@ def test_another_model_is_asked_where_it_is_served_and_checked_there() -> None:
         endpoint = endpoint_at(first.url, model="m", refine_model="judge", refine_url=second.url)
         check_servers(endpoint, "", min_context=1)
         assert endpoint.elsewhere == {"judge": {second.url: 1.0}}
-        with pytest.raises(EndpointError, match=f"'judge', served at {first.url}: m"):
-            check_servers(endpoint_at(first.url, model="m", refine_model="judge"), "", min_context=1)
+        for other in ("refine_model", "teacher_model"):
+            with pytest.raises(EndpointError, match=f"'judge', served at {first.url}: m"):
+                check_servers(endpoint_at(first.url, model="m", **{other: "judge"}), "", min_context=1)
+        taught = endpoint_at(first.url, model="m", teacher_model="judge", teacher_url=second.url)
+        check_servers(taught, "", min_context=1)
+        assert taught.elsewhere == endpoint.elsewhere

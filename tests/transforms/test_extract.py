@@ -103,23 +103,16 @@ INDEX = BenchmarkIndex.build(
 
 
 def extract(
-    documents,
-    server,
-    tmp_path,
-    *,
-    known=None,
-    partitions=2,
-    answer="quoted",
-    refine=False,
-    allowance=UNLIMITED,
+    documents, server, tmp_path, *, known=None, partitions=2, answer="quoted", refine=False, allowance=UNLIMITED,
     **changes,
-):
-    prompts = load_prompts("general", answer=answer, refine=refine, structured=True, max_pairs=2)
+):  # fmt: skip
+    passes = {"refine": refine, "reason": refine}
+    first, second, last = load_prompts("general", answer=answer, structured=True, max_pairs=2, **passes)
     settings = {"max_attempts": 2, "timeout_s": 10.0, **changes}
     client = client_factory(server.endpoint(**settings), KEY, ReplySpool(str(tmp_path / "spool")), tasks=2)
     known = known or documents.sparkSession.createDataFrame([], SCHEMAS[REPLIES])
     return extract_pairs(
-        documents, known, extract_prompt=prompts[0], refine_prompt=prompts[1], model="test-model",
+        documents, known, extract_prompt=first, refine_prompt=second, reason_prompt=last, model="test-model",
         temperature=0.0, max_tokens=64, min_answer_similarity=0.1, min_grounded_share=0.3, make_client=client,
         make_encoder=BagOfWords, index=INDEX, run_id="r", iteration=4, num_partitions=partitions,
         allowance=allowance,
@@ -248,14 +241,15 @@ def test_another_prompt_is_another_request(documents, server, tmp_path):
     assert len(server.bodies) == 4
 
 
-def test_refine_is_a_pass_of_its_own(documents, server, tmp_path):
+def test_refine_and_reason_are_passes_of_their_own(documents, server, tmp_path):
     rows = extract(documents, server, tmp_path, answer="written", refine=True).collect()
     assert Counter(row.doc_id for row in rows if row.final) == Counter(row.doc_id for row in documents.collect())
     tin = {row["pass"]: row for row in rows if row.doc_id == "d-tin"}
     assert (tin["extract"].final, tin["extract"].status, tin["extract"].pairs) == (False, "proposed", [])
-    assert (tin["refine"].final, tin["refine"].status, tin["refine"].num_pairs) == (True, "accepted", 1)
-    assert tin["refine"].pairs[0].answer.endswith("!")  # the server's mark of a refined pair
-    assert tin["refine"].calls == tin["extract"].calls == 1
+    assert (tin["refine"].final, tin["reason"].final) == (False, True)
+    assert (tin["reason"].status, tin["reason"].num_pairs) == ("accepted", 1)
+    assert tin["reason"].pairs[0].answer.endswith("!!")  # a mark of the server's for each further pass
+    assert tin["reason"].calls == tin["refine"].calls == tin["extract"].calls == 1
     void = [row for row in rows if row.doc_id == "d-void"]
     assert [(row["pass"], row.final) for row in void] == [("extract", True)]
 

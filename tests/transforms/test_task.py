@@ -56,7 +56,7 @@ class NoBenchmark:
 
 
 def read(todo: list[dict[str, Any]], encoder: Any, log: list[str]) -> list[Any]:
-    extract, _ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
+    extract, *_ = load_prompts("general", answer="written", refine=False, structured=True, max_pairs=3)
     recipe = Recipe(extract, None, "m", 0.0, 64, min_answer_similarity=0.1, min_grounded_share=0.3)
 
     @asynccontextmanager

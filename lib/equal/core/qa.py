@@ -1,10 +1,11 @@
 """Prompts and what comes back: rendering, reply schemas, and parsers that return pairs or a typed rejection.
 
-A prompt is one of three kinds:
+A prompt is one of four kinds:
 
     written   passage -> questions with answers, both in the model's words (the paper's way)
     quoted    passage -> questions only; the answer is lifted from the passage by `core.sentences`
     refine    passage and drafted pairs -> the pairs mended, without those that cannot be
+    reason    passage and drafted pairs -> answers worked out step by step to the same questions (App. T)
 
 The fixed part (instructions and worked examples as earlier turns) comes first and the passage last, so that
 a server's prefix cache holds the fixed part. What a passage says can change neither: it stands in one place,
@@ -27,6 +28,13 @@ from equal.core.ngrams import words
 MIN_QUESTION_CHARS = 8
 #: what a plain-text reply says when a passage holds no pair
 VOID = "VOID"
+#: what of a pair stands in a reply of each kind
+_FIELDS = {
+    "written": ("question", "answer"),
+    "quoted": ("question",),
+    "refine": ("number", "question", "answer"),
+    "reason": ("number", "answer"),
+}
 #: characters of English text a token: no tokenizer packs it tighter than the first, the second is usual
 _MOST_CHARS_PER_TOKEN, _USUAL_CHARS_PER_TOKEN = 8, 4
 
@@ -68,9 +76,9 @@ class Prompt:
 
     Attributes:
         name: domain and kind, such as general/quoted.
-        kind: written | quoted | refine.
+        kind: written | quoted | refine | reason.
         system: instructions; `{max_pairs}` is replaced.
-        request: a user turn; `{passage}` and, for refine, `{drafts}` are replaced.
+        request: a user turn; `{passage}` and, for refine and reason, `{drafts}` are replaced.
         examples: shown as earlier turns.
         structured: replies are JSON by schema; otherwise plain `Q:` and `A:` lines.
         max_pairs: pairs a passage.
@@ -109,10 +117,10 @@ class Prompt:
         question = {"type": "string", "minLength": MIN_QUESTION_CHARS, "maxLength": self.question_chars}
         if self.kind == "quoted":
             return _object({"questions": {"type": "array", "items": question, "maxItems": self.max_pairs}})
-        pair = {"question": question, "answer": {"type": "string", "minLength": 1, "maxLength": self.answer_chars}}
-        if self.kind == "refine":
-            pair = {"number": {"type": "integer", "minimum": 1, "maximum": self.max_pairs}, **pair}
-        return _object({"pairs": {"type": "array", "items": _object(pair), "maxItems": self.max_pairs}})
+        answer = {"type": "string", "minLength": 1, "maxLength": self.answer_chars}
+        types = {"number": {"type": "integer", "minimum": 1, "maximum": self.max_pairs}, "answer": answer}
+        pair = _object({name: types.get(name, question) for name in _FIELDS[self.kind]})
+        return _object({"pairs": {"type": "array", "items": pair, "maxItems": self.max_pairs}})
 
     def parse(self, text: str, finish_reason: str) -> Parsed:
         """Read a reply; never raises.
@@ -149,11 +157,9 @@ class Prompt:
         return tuple(turns)
 
     def _user_turn(self, passage: str, drafts: Sequence[QA]) -> str:
-        values = {"passage": escape(passage).strip(), "max_pairs": str(self.max_pairs)}
-        values["drafts"] = escape(
-            "\n".join(_plain(QA(d.question, d.answer, i)) for i, d in enumerate(drafts, start=1))
-        )
-        return _fill(self.request, **values).strip()
+        drafted = escape("\n".join(_plain(QA(d.question, d.answer, i)) for i, d in enumerate(drafts, start=1)))
+        held = escape(passage).strip()
+        return _fill(self.request, passage=held, max_pairs=str(self.max_pairs), drafts=drafted).strip()
 
     def _reply(self, pairs: Sequence[QA]) -> str:
         """A reply as this prompt wants it."""
@@ -162,11 +168,7 @@ class Prompt:
             return "\n".join(f"Q: {p.question}" if self.kind == "quoted" else _plain(p) for p in pairs) or VOID
         if self.kind == "quoted":
             return _as_json({"questions": [p.question for p in pairs]})
-        if self.kind == "refine":
-            return _as_json(
-                {"pairs": [{"number": p.number, "question": p.question, "answer": p.answer} for p in pairs]}
-            )
-        return _as_json({"pairs": [{"question": p.question, "answer": p.answer} for p in pairs]})
+        return _as_json({"pairs": [{name: getattr(p, name) for name in _FIELDS[self.kind]} for p in pairs]})
 
     def _parse_json(self, text: str) -> Parsed:
         start = text.find("{")
@@ -177,18 +179,16 @@ class Prompt:
         items = value.get("questions" if self.kind == "quoted" else "pairs") if isinstance(value, dict) else None
         if not isinstance(items, list):
             return Parsed(rejection="wrong_schema")
-        pairs = [self._pair(item) for item in items]
-        if any(pair is None for pair in pairs):
-            return Parsed(rejection="wrong_schema")
-        return Parsed(tuple(pair for pair in pairs if pair is not None))
+        pairs = [pair for item in items if (pair := self._pair(item))]
+        return Parsed(tuple(pairs)) if len(pairs) == len(items) else Parsed(rejection="wrong_schema")
 
     def _pair(self, item: object) -> QA | None:
         """One item of a reply, or None when it breaks the schema."""
         fields = {"question": item} if self.kind == "quoted" else item
         if not isinstance(fields, dict):
             return None
-        question, answer = fields.get("question"), fields.get("answer", "" if self.kind == "quoted" else None)
-        number = fields.get("number") if self.kind == "refine" else 0
+        found = vars(QA("")) | {name: fields.get(name) for name in _FIELDS[self.kind]}
+        question, answer, number = found["question"], found["answer"], found["number"]
         if not isinstance(question, str) or not isinstance(answer, str) or type(number) is not int:
             return None
         if len(question) > self.question_chars or len(answer) > self.answer_chars:

@@ -1,6 +1,6 @@
 """How one document is read: extract, lift answers, refine, check, embed. The model and the encoder are handed in.
 
-    passages -> ask extract -> (quoted: lift answers) -> (refine: ask again) -> check each pair -> embed what counts
+    passages -> ask extract -> (quoted: lift answers) -> (refine, reason: ask again) -> check each pair -> embed
 
 Everything is a function of the document, the recipe and the replies, so neither partitioning nor the order
 of replies shows in the result.
@@ -41,6 +41,8 @@ class Recipe:
         min_answer_similarity: quoted: cosine under which a question counts as unanswered.
         min_grounded_share: of an answer's content words that must stand in the passage.
         refine_model: of the second pass; "" is `model`.
+        reason: the pass that works out the answers of what is left of the pairs (App. T), or None.
+        teacher_model: of that pass; "" is `model`.
     """
 
     extract: Prompt
@@ -51,12 +53,19 @@ class Recipe:
     min_answer_similarity: float
     min_grounded_share: float
     refine_model: str = ""
+    reason: Prompt | None = None
+    teacher_model: str = ""
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Those of its passes, in order."""
+        return [prompt for prompt in (self.extract, self.refine, self.reason) if prompt]
 
     def request(self, prompt: Prompt, passage: Passage, drafts: Sequence[QA] = ()) -> Request:
         """What is asked about one passage."""
         return Request(
             messages=prompt.messages(passage.text, drafts),
-            model=self.refine_model if prompt is self.refine and self.refine_model else self.model,
+            model={"refine": self.refine_model, "reason": self.teacher_model}.get(prompt.kind) or self.model,
             parameters={"temperature": self.temperature, "max_tokens": self.max_tokens},
             schema=prompt.schema,
             prompt_version=prompt.version,
@@ -69,7 +78,7 @@ class Reading:
     """What a document gave.
 
     Attributes:
-        passes: one or two.
+        passes: one to three.
         pairs: accepted and rejected, in the order of the document.
         setbacks: (reason, detail) of replies that gave no pairs at all.
         num_skipped: passages that were not read.
@@ -84,7 +93,7 @@ class Reading:
 
     @property
     def unserved(self) -> int:
-        """Passages that the endpoint failed, in either pass, whatever else the document gave."""
+        """Passages that the endpoint failed, in any pass, whatever else the document gave."""
         return sum(done.unserved for done in self.passes)
 
     @property
@@ -146,8 +155,10 @@ async def read_document(
     if recipe.extract.kind == "quoted":
         await _lift_answers(reading.pairs, recipe.min_answer_similarity, encode)
     if recipe.refine is not None:
-        await _refine(reading, recipe, recipe.refine, ask_all)
+        await _mend(reading, recipe, recipe.refine, ask_all)
         _check_questions(reading.pairs, recipe)
+    if recipe.reason is not None:
+        await _mend(reading, recipe, recipe.reason, ask_all)
     _check_answers(reading.pairs, recipe, match)
     _check_leaks(reading.pairs, recipe)
     accepted = [pair for pair in reading.pairs if not pair.reason]
@@ -198,15 +209,15 @@ async def _lift_answers(pairs: Sequence[Pair], min_similarity: float, encode: En
             pair.drop("unanswered", f"best cosine {quote.similarity:.2f}, wanted {min_similarity:.2f}")
 
 
-async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask_all: AskAll) -> None:
-    """The second pass. A pair counts only if this pass returns it: no reply, no pair."""
+async def _mend(reading: Reading, recipe: Recipe, prompt: Prompt, ask_all: AskAll) -> None:
+    """A further pass. A pair counts only if this pass returns it: no reply, no pair."""
     drafts: dict[int, list[Pair]] = {}
     for pair in reading.pairs:
         if not pair.reason:
             drafts.setdefault(pair.passage.index, []).append(pair)
     if not drafts:
         return
-    reading.passes.append(Pass("refine", prompt.version))
+    reading.passes.append(Pass(prompt.kind, prompt.version))
     wanted = [
         (group[0].passage, partial(recipe.request, prompt, drafts=[QA(p.question, p.answer) for p in group]))
         for group in drafts.values()
@@ -219,20 +230,20 @@ async def _refine(reading: Reading, recipe: Recipe, prompt: Prompt, ask_all: Ask
         if mended is None:
             reason, _ = reading.setbacks.pop()
             for pair in group:
-                pair.drop(reason, f"refine reply: {reply.error or reason}")
+                pair.drop(reason, f"{prompt.kind} reply: {reply.error or reason}")
             continue
         by_number = {qa.number: qa for qa in reversed(mended)}
         for number, pair in enumerate(group, start=1):
             qa = by_number.get(number)
             if qa is None:
                 pair.drop("refused")
-            elif (qa.question, qa.answer) != (pair.question, pair.answer):
-                pair.question, pair.answer, pair.similarity = qa.question, qa.answer, None
+            elif (question := qa.question or pair.question, qa.answer) != (pair.question, pair.answer):
+                pair.question, pair.answer, pair.similarity = question, qa.answer, None
 
 
 def _check_questions(pairs: Sequence[Pair], recipe: Recipe) -> None:
     """Before anything is spent on the answer."""
-    examples = [qa.question for prompt in (recipe.extract, recipe.refine) if prompt for qa in prompt.example_pairs]
+    examples = [qa.question for prompt in recipe.prompts for qa in prompt.example_pairs]
     seen: set[str] = set()
     for pair in pairs:
         if pair.reason:
@@ -255,7 +266,7 @@ def _check_answers(pairs: Sequence[Pair], recipe: Recipe, match: Match) -> None:
 
 def _check_leaks(pairs: Sequence[Pair], recipe: Recipe) -> None:
     """What the model was told is no knowledge of the passage, whatever made the model repeat it."""
-    fixed = [prompt.fixed_text for prompt in (recipe.extract, recipe.refine) if prompt]
+    fixed = [prompt.fixed_text for prompt in recipe.prompts]
     for pair in pairs:
         qa, passage = QA(pair.question, pair.answer), pair.passage.text
         rejection = next(filter(None, (reject_prompt(qa, passage, text) for text in fixed if not pair.reason)), None)

@@ -58,9 +58,9 @@ def check_servers(endpoint: Endpoint, key: str, *, min_context: int) -> None:
         EndpointError: names the first that serves something else or refuses the key, or says that none answers.
     """
     _check_any(endpoint, endpoint.servers, key, min_context)
-    if endpoint.refine_model:
-        urls = [endpoint.refine_url] if endpoint.refine_url else endpoint.servers
-        _check_any(replace(endpoint, model=endpoint.refine_model), urls, key, min_context)
+    for model, url in ((endpoint.refine_model, endpoint.refine_url), (endpoint.teacher_model, endpoint.teacher_url)):
+        if model:
+            _check_any(replace(endpoint, model=model), [url] if url else endpoint.servers, key, min_context)
 
 
 def _check_any(endpoint: Endpoint, urls: Iterable[str], key: str, min_context: int) -> None:

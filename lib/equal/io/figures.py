@@ -96,7 +96,7 @@ def _arm_label(arm: Point) -> str:
 
 
 def rewards(rows: Sequence[Point], last_iteration: int, num_warm_up: int) -> go.Figure:
-    """Reward of each arm over the iterations; error bars of one standard error on the best arms.
+    """Reward of each arm over the iterations with its standard error: bars on the best arms, the others' when touched.
 
     Args:
         rows: arm_id, iteration, reward, standard_error, pairs; ordered by iteration, without missing rewards.
@@ -109,10 +109,16 @@ def rewards(rows: Sequence[Point], last_iteration: int, num_warm_up: int) -> go.
     best = sorted(by_arm, key=lambda arm: (-by_arm[arm][-1]["reward"], arm))
     x: list[float | None] = []
     y: list[float | None] = []
+    texts: list[str] = []
     for arm in best[NUM_HIGHLIGHTED:]:
         x += [*(row["iteration"] for row in by_arm[arm]), last_iteration, None]
         y += [*(row["reward"] for row in by_arm[arm]), by_arm[arm][-1]["reward"], None]
-    others = go.Scatter(x=x, y=y, mode="lines", line={"width": 1}, meta="quiet", hoverinfo="skip", name="other arms")
+        known = [_reward_label(row) for row in by_arm[arm]]
+        texts += [f"<b>arm {arm}</b>, {label}" for label in [*known, known[-1]]] + [""]
+    others = go.Scatter(
+        x=x, y=y, mode="lines", line={"width": 1}, meta="quiet", name="other arms",
+        text=texts, hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
     traces = [
         _reward_line(arm, by_arm[arm], place, last_iteration) for place, arm in enumerate(best[:NUM_HIGHLIGHTED])
     ]
@@ -135,9 +141,14 @@ def _reward_line(arm: int, points: Sequence[Point], place: int, last_iteration: 
         mode="lines+markers", line={"width": 2}, meta=f"arm{place + 1}",
         marker={"size": [7 if row in points else 0 for row in drawn], "line": {"width": 0}},
         error_y={"array": [row["standard_error"] or 0 for row in drawn], "thickness": 1, "width": 0},
-        customdata=[[row["iteration"], row["pairs"]] for row in drawn],
-        hovertemplate="iteration %{customdata[0]}: %{y:.3f}, %{customdata[1]:,} pairs<extra>" + f"arm {arm}</extra>",
+        text=[_reward_label(row) for row in drawn],
+        hovertemplate="%{text}<extra>" + f"arm {arm}</extra>",
     )  # fmt: skip
+
+
+def _reward_label(row: Point) -> str:
+    error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.3f}"
+    return f"iteration {row['iteration']}: {row['reward']:.3f}{error}, {row['pairs']:,} pairs"
 
 
 def distances(curves: Mapping[str, Sequence[Point]]) -> go.Figure:

@@ -171,11 +171,10 @@ def corpus_facts(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _prompts(config: RunConfig) -> tuple[Prompt, Prompt | None]:
+def _prompts(config: RunConfig) -> tuple[Prompt | None, ...]:
     how = config.extraction
-    return load_prompts(
-        how.domain, answer=how.answer, refine=how.refine, structured=how.structured, max_pairs=how.max_pairs
-    )
+    passes = {"refine": how.refine, "reason": how.reason}
+    return load_prompts(how.domain, answer=how.answer, structured=how.structured, max_pairs=how.max_pairs, **passes)
 
 
 def _files(config: RunConfig) -> dict[str, tuple[str, ...]]:

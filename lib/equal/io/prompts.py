@@ -11,19 +11,20 @@ from equal.core.qa import QA, Example, Prompt
 
 
 def load_prompts(
-    domain: str, *, answer: str, refine: bool, structured: bool, max_pairs: int
-) -> tuple[Prompt, Prompt | None]:
-    """The prompts of the extract and the refine pass.
+    domain: str, *, answer: str, refine: bool, structured: bool, max_pairs: int, reason: bool = False
+) -> tuple[Prompt, Prompt | None, Prompt | None]:
+    """The prompts of the passes.
 
     Args:
         domain: general | math | code, a file of conf/prompts.
         answer: written | quoted; which extract prompt.
-        refine: whether there is a second pass.
+        refine: whether there is a second pass, that mends pairs.
         structured: replies as JSON by schema, otherwise plain text.
         max_pairs: pairs a passage.
+        reason: whether there is a last pass, that works out answers step by step.
 
     Returns:
-        (extract, refine), refine None when there is no second pass.
+        (extract, refine, reason), None for a pass that there is not.
     """
     tree = yaml.safe_load((resources.files("equal.conf") / "prompts" / f"{domain}.yml").read_text(encoding="utf-8"))
 
@@ -41,7 +42,7 @@ def load_prompts(
             answer_chars=section["answer_chars"],
         )
 
-    return prompt(answer), prompt("refine") if refine else None
+    return prompt(answer), prompt("refine") if refine else None, prompt("reason") if reason else None
 
 
 def _example(item: dict[str, Any]) -> Example:

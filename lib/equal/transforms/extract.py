@@ -76,6 +76,8 @@ def extract_pairs(
     num_partitions: int,
     allowance: Allowance = UNLIMITED,
     refine_model: str = "",
+    reason_prompt: Prompt | None = None,
+    teacher_model: str = "",
 ) -> DataFrame:
     """Read every document and return what each pass over it gave.
 
@@ -96,11 +98,11 @@ def extract_pairs(
             async context manager with `ask` and `count`, as `io.replies.client_factory` makes it.
         make_encoder: picklable; called once a task, gives an object with `encode(texts) -> (n, d)` unit rows.
         index: picklable; `match(text)` looks a pair up in the benchmarks.
-        run_id: of the rows.
-        iteration: of the rows.
+        run_id: of the rows, as is `iteration`.
         num_partitions: tasks; requests in flight are shared out among those that run at the same time.
         allowance: of every single document.
-        refine_model: of the second pass; "" is `model`.
+        refine_model: of the second pass; "" is `model`. Likewise teacher_model, of the last pass.
+        reason_prompt: of the last pass, that works out answers; None for none.
 
     Returns:
         Schema EXTRACTIONS: a row a document and pass, one of a document's rows final. On that row stand its
@@ -111,8 +113,8 @@ def extract_pairs(
         Tokens and calls are each pass's own and add up over rows; tokens of replies that were read back
         (cached_calls) count too, but not in the paid_ columns.
     """
-    checks = (min_answer_similarity, min_grounded_share)
-    recipe = Recipe(extract_prompt, refine_prompt, model, temperature, max_tokens, *checks, refine_model)
+    rest = (min_answer_similarity, min_grounded_share, refine_model, reason_prompt, teacher_model)
+    recipe = Recipe(extract_prompt, refine_prompt, model, temperature, max_tokens, *rest)
     schema = to_arrow_schema(SCHEMAS[EXTRACTIONS])
 
     def read_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -121,7 +123,7 @@ def extract_pairs(
             rows = [row for document, reading in readings for row in _rows(document, reading, run_id, iteration)]
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
-    known = known_replies.where(F.col("model").isin(model, refine_model))
+    known = known_replies.where(F.col("model").isin(model, refine_model, teacher_model))
     documents = _with_replies(passages, known).repartition(num_partitions).sortWithinPartitions(DOC_ID)
     return documents.mapInArrow(read_partition, SCHEMAS[EXTRACTIONS])
 
