@@ -169,8 +169,7 @@ def prompt_tokens_of(body: Body) -> int:
 def good_answer(body: Body) -> str:
     """One pair about the passage's opening words in the request's form; of a later pass its draft with a mark."""
     opening = " ".join(re.findall(r"\w+", passage_of(body))[:8])
-    question = f"What is said about {opening}?"
-    answer = f"It is said that {passage_of(body)[:80]}"
+    question, answer = f"What is said about {opening}?", f"It is said that {passage_of(body)[:80]}"
     schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {}).get("properties", {})
     if "questions" in schema:
         return json.dumps({"questions": [question]})
