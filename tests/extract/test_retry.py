@@ -107,6 +107,7 @@ def test_what_fails_again_keeps_the_pairs_that_it_had(spark, finished, server):
     assert outcome_rows(tables, "status = 'failed' AND unserved = 1 AND NOT final") == [row.doc_id]
 
 
+@pytest.mark.chaos  # short: the first of these, and a finished run that a larger budget extends in test_resume.py
 def test_a_run_that_is_not_at_its_end_goes_on_after_what_failed(spark, finished, server):
     """What is read next is chosen anew, by a strategy that needs the similarity of every arm."""
     assert finished.bandit.strategy == "warm_start"
