@@ -71,6 +71,7 @@ def main() -> None:
             log.info("%s: %s are taken; make demo DOCS=%s for all", whole, f"{num_docs:,}", WHOLE_DOCS)
         _begin(num_docs, configs)
         model_dir = convert()
+        log.info("opening the tables under %s", OUT.relative_to(ROOT))
         remaining = Remaining(_typical(configs, num_docs), pace=slowness())
         if not _extracted(configs):
             with serve(model_dir, OUT / "vllm.log") as server:
@@ -177,6 +178,7 @@ def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
 
 
 def _finish(configs: dict[str, RunConfig]) -> None:
+    log.info("--- writing summary and report")
     tables = _tables(configs["equal"])
     summary = summarise(tables, *RUNS)
     (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -192,9 +194,10 @@ def _closing_lines(summary: dict[str, Any], losses: dict[str, Any]) -> str:
     }
     nearer, better = verdict(summary["distance"], losses)
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
+    minutes = sum(summary["seconds"].values()) / 60
     return f"""
-Spent      {summary["documents_extracted"]:,} of {summary["documents"]:,} documents, {summary["llm_calls"]:,} calls,\
- {tokens:,} tokens, {summary["pairs"]:,} pairs kept; all stages took {sum(summary["seconds"].values()) / 60:.1f} min
+Spent      by {summary["strategy"]["equal"]}: {summary["documents_extracted"]:,} of {summary["documents"]:,}\
+ documents, {summary["llm_calls"]:,} calls, {tokens:,} tokens, {summary["pairs"]:,} pairs kept; all stages took {minutes:.1f} min
 Distance   to the held-out reference, lower is better: EQUAL {distance["equal"]}, random {distance["random"]}
            {nearer}
 Loss       {better}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from equal.core.costs import lora_training_flops, training_flops
 from equal.io.stage import Job, Outcome
@@ -10,6 +11,9 @@ from equal.io.stage import main as run_main
 from equal.io.tracking import log_folder, log_metric, log_table, tracked
 from equal.schemas import SELECTED_PAIRS
 from equal.training.sft import train
+
+#: whose mean is told as the final loss; that of one step, the last and smallest, says little
+LAST_STEPS = 5
 
 
 def finetune(job: Job) -> Outcome:
@@ -39,8 +43,9 @@ def finetune(job: Job) -> Outcome:
         log_folder(output_dir, "adapter")
     sizes = (result.num_parameters, result.num_trained, result.num_tokens)
     flops = {"lora": lora_training_flops(*sizes), "full": training_flops(sizes[0], sizes[2])}[settings.method]
+    last = [loss for _, loss in result.losses[-LAST_STEPS:]]
     details = {
-        "mlflow_run_id": mlflow_run_id, "adapter": output_dir, "final_loss": result.losses[-1][1],
+        "mlflow_run_id": mlflow_run_id, "adapter": output_dir, "final_loss": fmean(last),
         "selected_pairs_version": version, "truncated": result.num_truncated, "dropped": result.num_dropped,
     }  # fmt: skip
     return Outcome(len(rows), len(rows) - result.num_dropped, details, flops=flops)

@@ -119,3 +119,9 @@ def test_varied_copy_is_checked_again():
 def test_command_line_takes_file_and_overrides():
     config = parse_arguments(["--config", str(CONF / "demo.yml"), "--set", "cluster.k=9", "--set", "seed=3"], "text")
     assert (config.cluster.k, config.seed, config.extraction.answer) == (9, 3, "quoted")
+
+
+def test_only_a_strategy_that_sweeps_all_arms_is_held_to_a_share_of_the_budget():
+    assert load().bandit.strategy == "warm_start"
+    assert load().sweep_share == 1.0
+    assert load(overrides=["bandit.strategy=equal", "cluster.max_sweep_share=0.2"]).sweep_share == 0.2

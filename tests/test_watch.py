@@ -68,7 +68,8 @@ def iteration(number: int, rewards: dict[int, float | None], outcomes: dict[str,
     count = outcomes.get("accepted", 0)
     ids = np.array([f"{number}-{n}" for n in range(count)], object)
     pairs = replace(NO_PAIRS, pair_ids=ids)
-    extracted = Extracted(dict.fromkeys(rewards, sum(outcomes.values()) // len(rewards)), pairs, outcomes)
+    num_docs = sum(outcomes.values())
+    extracted = Extracted(dict.fromkeys(rewards, num_docs // len(rewards)), pairs, outcomes, calls=num_docs)
     arms = {n: arm(n, r) for n, r in rewards.items()}
     return Iteration(number, False, NOTHING, arms, {}, {}, extracted, spent, "", 0.0)
 
@@ -79,6 +80,21 @@ SECOND = iteration(2, {0: 0.7, 3: 0.2}, {"void": 1, "context_too_short": 1}, Spe
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_what_the_store_gave_tells_nothing_of_the_pace_and_the_bar_never_falls_back(config, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("equal.watch.time", clock)
+    path = tmp_path / "r1" / "progress.json"
+    spooled = iter([7, 0, 2])
+    with Watch(config, str(path), fresh(), replace(LIMITS, money=0.0, tokens=0), [], "h1") as watch:
+        watch.reading(1, 7, lambda: next(spooled))
+        assert [watch.arrived(), watch.arrived()] == [7, 7]  # the replies are on their way to the table
+        watch.committed(replace(FIRST, extracted=replace(FIRST.extracted, calls=0)))
+        assert read(path)["seconds_left"] is None
+        clock.now += 10
+        watch.committed(SECOND)
+        assert read(path)["seconds_left"] == 155.0, "31 documents at 2 in 10 s"
 
 
 def test_the_file_holds_what_was_committed(config, tmp_path, capsys, monkeypatch, recorder):

@@ -196,13 +196,13 @@ def run_to_budget(job: Job) -> Outcome:
         BudgetError: pulling every arm once would take too much of the budget.
         EndpointError: the endpoint cannot serve; what was paid for is kept.
     """
+    committed = datetime.now(timezone.utc)  # the first iteration is billed for the opening, too
     config, tables, opened = job.config, job.tables, open_run(job)
     run, reading, state, limits = opened.run, opened.reading, opened.state, opened.limits
     assignments, key = opened.assignments, opened.order
     resumed = state.spent.documents > 0
     ahead = state_ahead(tables, run, state) if resumed and opened.policy.pipeline_depth > 1 else None
     started: dict[int, datetime] = {}
-    committed = datetime.now(timezone.utc)
 
     def extract(iteration: int, pulls: list[Pull], share: Allowance) -> Extracted:
         started[iteration] = datetime.now(timezone.utc)
@@ -217,7 +217,7 @@ def run_to_budget(job: Job) -> Outcome:
             nonlocal committed
             reading.keep(iteration.number)
             began, flops = started.pop(iteration.number), flops_of(config, iteration)
-            record_iteration(tables, run, iteration, began, flops, billed_from=max(began, committed))
+            record_iteration(tables, run, iteration, began, flops, billed_from=committed)
             committed = datetime.now(timezone.utc)
             watch.committed(iteration)
 
@@ -235,6 +235,7 @@ def run_to_budget(job: Job) -> Outcome:
     assignments.unpersist()
     iterations = tables.read(ITERATIONS).where((F.col("run_id") == run.run_id) & ~F.col("warm_up")).count()
     details = {"iterations": iterations, "documents": state.spent.documents, "stop_reason": reason}
+    details |= {"strategy": config.bandit.strategy, "exploration": config.bandit.exploration}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
 
 

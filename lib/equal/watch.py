@@ -54,7 +54,9 @@ class Watch:
             history_hash: of the run.
         """
         self._config, self._path, self._limits = config, path, limits
-        self._begun, self._spent, self._started = state.spent, Spent(), time.monotonic()
+        self._started, self._spent, self._arrived = time.monotonic(), Spent(), 0
+        #: when, and with what spent, this process began to pay: what comes from the store says nothing of the pace
+        self._paying = self._started, state.spent
         self._outcomes, self._pairs = Counter[str](), 0
         self._iteration: int | None = None
         self._arms: list[int] = []
@@ -85,6 +87,8 @@ class Watch:
         """An iteration has its commit mark."""
         extracted, rewards = iteration.extracted, {arm_id: arm.reward for arm_id, arm in iteration.arms.items()}
         num_pairs = len(extracted.pairs.pair_ids)
+        if not extracted.calls:
+            self._paying = time.monotonic(), iteration.spent
         step = Step(iteration.number, iteration.spent, extracted.outcomes, num_pairs, rewards)
         self._mlflow.log(iteration.number, self._add(step))
         self._write("running")
@@ -103,7 +107,8 @@ class Watch:
         for documents, count_replies in list(self._reading.values()):
             with suppress(OSError):  # of a shared disk: what only tells of a run must not end it
                 arrived += min(documents, count_replies())
-        return arrived
+        self._arrived = max(self._arrived, arrived)  # replies are on their way from spool to table before the commit
+        return self._arrived
 
     def finished(self, stop_reason: str) -> None:
         """No iteration follows."""
@@ -115,7 +120,8 @@ class Watch:
         return sum(self._outcomes[status] for status in UNSERVED) / max(self._outcomes.total(), 1)
 
     def _left(self) -> float | None:
-        return seconds_left(time.monotonic() - self._started, self._begun, self._spent, self._ends)
+        began, spent = self._paying
+        return seconds_left(time.monotonic() - began, spent, self._spent, self._ends)
 
     def _add(self, step: Step) -> dict[str, float]:
         """Count an iteration; returns its point of each of MLflow's curves."""

@@ -116,6 +116,17 @@ def test_a_cluster_writes_the_tables_that_a_local_session_writes(
     }
 
 
+@pytest.mark.chaos
+def test_a_job_is_submitted_to_this_machine_alone(finished, tmp_path):
+    elsewhere = replace(finished, storage=replace(finished.storage, root=str(tmp_path / "here")))
+    said = submit(
+        "ingest", "local[1]", "--config", str(settings_file(elsewhere, tmp_path / "here.yml")),
+        options=("--properties-file", str(ROOT / "conf" / "spark.conf")),
+    )  # fmt: skip
+    assert said.startswith("0 "), said[-3000:]
+    assert table(elsewhere, "documents") == table(finished, "documents")
+
+
 def test_a_session_without_delta_is_told_what_to_add(tmp_path):
     said = submit("ingest", "local[1]", "--set", f"storage.root={tmp_path / 'root'}")
     assert said.startswith("2 "), said[-3000:]

@@ -281,7 +281,7 @@ def _finish(run_id: str, mlflow_run: str, rows: Rows, documents: int, pairs: int
     ]
     finetune = {"mlflow_run_id": mlflow_run, "adapter": f"{run_id}/adapter", "final_loss": 1.9,
                 "selected_pairs_version": 1}  # fmt: skip
-    extract = {"iterations": ITERATIONS, "documents": documents, "stop_reason": "documents"}
+    extract = {"iterations": ITERATIONS, "documents": documents, "stop_reason": "documents", "strategy": method}
     for stage, rows_in, rows_out, details in (
         ("extract", documents, pairs, extract), ("select", pairs, pairs, {}),
         ("finetune", pairs, 0, finetune), ("evaluate", 40, 4, {}),

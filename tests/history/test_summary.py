@@ -24,7 +24,7 @@ from filled_tables import (
 )
 
 KEYS = {
-    "documents", "removed", "arms", "iterations", "documents_extracted", "llm_calls", "prompt_tokens",
+    "documents", "removed", "strategy", "arms", "iterations", "documents_extracted", "llm_calls", "prompt_tokens",
     "completion_tokens", "pairs", "outcomes", "distance", "target_loss", "seconds", "fingerprint", "mlflow_run_id",
 }  # fmt: skip
 
@@ -51,7 +51,8 @@ def test_the_parts_add_up(summary):
     assert summary["documents_extracted"] == sum(summary["outcomes"].values()) == extracted
     assert summary["llm_calls"] == extracted
     assert summary["prompt_tokens"] == 600 * extracted
-    assert summary["removed"] == {"ingest": 10, "withdrawn": 1, "deduplicate": 9, "decontaminate": 2}
+    assert summary["removed"] == {"ingest": 10, "withdrawn": 1, "quality": 0, "deduplicate": 9, "decontaminate": 2}
+    assert summary["strategy"] == {"equal": "equal", "random": "random"}
     assert summary["arms"] == NUM_ARMS
     assert summary["iterations"] == ITERATIONS
 

@@ -74,6 +74,9 @@ def _watch(spark: SparkSession, label: str, stop: threading.Event) -> None:
         wait = _EVERY_S
         stages = [info for i in tracker.getActiveStageIds() if (info := tracker.getStageInfo(i))]
         if not stages:
+            if bar is not None:  # what follows may have a bar of its own
+                bar.close()
+            bar, stage_id = None, -1
             continue
         widest = max(stages, key=lambda info: info.numTasks)
         if widest.stageId != stage_id:

@@ -26,6 +26,8 @@ from equal.schemas import (
 
 #: run_id of the stages that belong to the corpus and serve every run
 CORPUS = "corpus"
+#: stages that remove documents
+REMOVING = ("ingest", "quality", "deduplicate", "decontaminate")
 
 Measured = dict[tuple[str, str, str], dict[str, Any]]
 
@@ -45,14 +47,16 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
     Raises:
         TableError: a run has no committed iteration.
     """
-    runs = [run for run in (equal_run, random_run) if run]
+    named = {"equal": equal_run, "random": random_run}
+    runs = [run for run in named.values() if run]
     require_runs(tables, runs)
     used = spend(tables, equal_run)
     measured = evaluations(tables, runs)
     marks = stage_marks(tables, equal_run)
     return {
         "documents": tables.read(DOCUMENTS).count(),
-        "removed": _counts(tables.read(REMOVALS), "stage"),
+        "removed": dict.fromkeys(REMOVING, 0) | _counts(tables.read(REMOVALS), "stage"),
+        "strategy": {role: run and strategy(stage_marks(tables, run)) for role, run in named.items()},
         "arms": clustered(tables, ASSIGNMENTS, equal_run).select("cluster_id").distinct().count(),
         "iterations": used["iterations"],
         "documents_extracted": sum(used["outcomes"].values()),
@@ -170,6 +174,12 @@ def stage_marks(tables: Tables, run_id: str) -> dict[str, dict[str, Any]]:
 def mlflow_run(marks: dict[str, dict[str, Any]]) -> str | None:
     """The MLflow run that the fine-tuning stage reported."""
     return json.loads(marks.get("finetune", {}).get("details", "{}")).get("mlflow_run_id")
+
+
+def strategy(marks: dict[str, dict[str, Any]]) -> str | None:
+    """How the run chose what to read; None where its extraction did not say, or has not finished."""
+    found: str | None = json.loads(marks.get("extract", {}).get("details", "{}")).get("strategy")
+    return found
 
 
 def _interval(row: dict[str, Any] | None) -> dict[str, float] | None:
