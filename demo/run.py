@@ -197,7 +197,8 @@ def _closing_lines(summary: dict[str, Any], losses: dict[str, Any]) -> str:
     minutes = sum(summary["seconds"].values()) / 60
     return f"""
 Spent      by {summary["strategy"]["equal"]}: {summary["documents_extracted"]:,} of {summary["documents"]:,}\
- documents, {summary["llm_calls"]:,} calls, {tokens:,} tokens, {summary["pairs"]:,} pairs kept; all stages took {minutes:.1f} min
+ documents, {summary["llm_calls"]:,} calls, {tokens:,} tokens, {summary["pairs"]:,} pairs kept;\
+ all stages took {minutes:.1f} min
 Distance   to the held-out reference, lower is better: EQUAL {distance["equal"]}, random {distance["random"]}
            {nearer}
 Loss       {better}
