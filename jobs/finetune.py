@@ -12,9 +12,6 @@ from equal.io.tracking import log_folder, log_metric, log_table, tracked
 from equal.schemas import SELECTED_PAIRS
 from equal.training.sft import train
 
-#: whose mean is told as the final loss; that of one step, the last and smallest, says little
-LAST_STEPS = 5
-
 
 def finetune(job: Job) -> Outcome:
     """Read selected_pairs, train, save the adapter; parameters, loss curve, data and adapter go to MLflow."""
@@ -43,9 +40,9 @@ def finetune(job: Job) -> Outcome:
         log_folder(output_dir, "adapter")
     sizes = (result.num_parameters, result.num_trained, result.num_tokens)
     flops = {"lora": lora_training_flops(*sizes), "full": training_flops(sizes[0], sizes[2])}[settings.method]
-    last = [loss for _, loss in result.losses[-LAST_STEPS:]]
+    final_loss = fmean(loss for _, loss in result.losses[-5:])  # the last step, the smallest, says little by itself
     details = {
-        "mlflow_run_id": mlflow_run_id, "adapter": output_dir, "final_loss": fmean(last),
+        "mlflow_run_id": mlflow_run_id, "adapter": output_dir, "final_loss": final_loss,
         "selected_pairs_version": version, "truncated": result.num_truncated, "dropped": result.num_dropped,
     }  # fmt: skip
     return Outcome(len(rows), len(rows) - result.num_dropped, details, flops=flops)
