@@ -97,7 +97,7 @@ def read_all(data: Path, num_docs: int) -> None:
     if not (OUT / "source").exists():
         write_pool(data, OUT / "source", num_docs)
     model_dir = convert()
-    config = pool_config(OUT, data, model_dir, ["quality.languages=[]"])
+    config = pool_config(OUT, data, model_dir)
     taken: dict[str, dict[str, Any]] = {}
     with serve(model_dir, OUT / "vllm.log") as server:
         os.environ["EQUAL_ENDPOINT_KEY"] = server.key
