@@ -234,8 +234,8 @@ def run_to_budget(job: Job) -> Outcome:
         watch.finished(reason)
     assignments.unpersist()
     iterations = tables.read(ITERATIONS).where((F.col("run_id") == run.run_id) & ~F.col("warm_up")).count()
-    details = {"iterations": iterations, "documents": state.spent.documents, "stop_reason": reason}
-    details |= {"strategy": config.bandit.strategy, "exploration": config.bandit.exploration}
+    spent = {"iterations": iterations, "documents": state.spent.documents, "stop_reason": reason}
+    details = {**spent, "strategy": config.bandit.strategy}
     return Outcome(state.spent.documents, len(state.pairs.pair_ids), details)
 
 
