@@ -217,8 +217,9 @@ def run_to_budget(job: Job) -> Outcome:
             nonlocal committed
             reading.keep(iteration.number)
             began, flops = started.pop(iteration.number), flops_of(config, iteration)
+            ended = datetime.now(timezone.utc)  # writing it is billed to the next
             record_iteration(tables, run, iteration, began, flops, billed_from=committed)
-            committed = datetime.now(timezone.utc)
+            committed = ended
             watch.committed(iteration)
 
         with reading_progress(watch.bar, watch.arrived):

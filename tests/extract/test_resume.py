@@ -64,6 +64,9 @@ def test_the_ledger_holds_the_tokens_of_the_prefix_cache_once(spark, unbroken):
     assert {row.stage for row in costs} == {"warm_up", "extract"}
     assert sum(row.cached_tokens for row in costs) == stored
     assert unbilled(unbroken.config) == {}
+    whole = tables.read(STAGES).where("stage = 'extract'").first().seconds
+    billed = tables.read(COSTS).where("stage = 'extract'").agg(F.sum("seconds")).first()[0]
+    assert 0.7 * whole < billed <= whole, "opening the run and writing its rows are of an iteration, too"
 
 
 def test_a_token_budget_is_never_exceeded_and_what_a_document_needs_is_read_back(spark, config):
