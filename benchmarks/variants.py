@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mixed_pool import KINDS, rank, write_pool
+from mixed_pool import KINDS, rank, write_pool, write_reference
 from pool import pool_config
 from pyspark.sql import functions as F
 from results import read, write
@@ -96,6 +96,7 @@ def read_all(data: Path, num_docs: int) -> None:
     """Extract with every variant; write what it took, and the sheet."""
     if not (OUT / "source").exists():
         write_pool(data, OUT / "source", num_docs)
+        write_reference(data, OUT / "reference")
     model_dir = convert()
     config = pool_config(OUT, data, model_dir)
     taken: dict[str, dict[str, Any]] = {}
