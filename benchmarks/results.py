@@ -13,9 +13,12 @@ FOLDER = Path(__file__).resolve().parent / "results"
 
 @cache
 def commit() -> str:
-    """The one that stood there when it was first asked for; it ends in + where the tree had changes beside it."""
+    """The one that stood there when the benchmark began; it ends in + where the tree had changes beside it."""
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent).stdout.strip()
+
+
+commit()  # now, and not when hours later there is something to write
 
 
 def read(name: str) -> dict[str, Any]:

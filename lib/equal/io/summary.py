@@ -52,11 +52,11 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
     require_runs(tables, runs)
     used = spend(tables, equal_run)
     measured = evaluations(tables, runs)
-    marks = stage_marks(tables, equal_run)
+    marks = {role: stage_marks(tables, run) if run else {} for role, run in named.items()}
     return {
         "documents": tables.read(DOCUMENTS).count(),
         "removed": dict.fromkeys(REMOVING, 0) | _counts(tables.read(REMOVALS), "stage"),
-        "strategy": {role: run and strategy(stage_marks(tables, run)) for role, run in named.items()},
+        "strategy": {role: _told(found, "extract", "strategy") for role, found in marks.items()},
         "arms": clustered(tables, ASSIGNMENTS, equal_run).select("cluster_id").distinct().count(),
         "iterations": used["iterations"],
         "documents_extracted": sum(used["outcomes"].values()),
@@ -67,8 +67,8 @@ def summarise(tables: Tables, equal_run: str, random_run: str | None = None) -> 
         },
         "target_loss": {role: row and row["value"] for role, row in by_model(measured, "target_loss", *runs).items()},
         "seconds": _seconds(tables, [CORPUS, *runs]),
-        "fingerprint": marks.get("extract", {}).get("fingerprint"),
-        "mlflow_run_id": mlflow_run(marks),
+        "fingerprint": marks["equal"].get("extract", {}).get("fingerprint"),
+        "mlflow_run_id": mlflow_run(marks["equal"]),
     }
 
 
@@ -173,12 +173,12 @@ def stage_marks(tables: Tables, run_id: str) -> dict[str, dict[str, Any]]:
 
 def mlflow_run(marks: dict[str, dict[str, Any]]) -> str | None:
     """The MLflow run that the fine-tuning stage reported."""
-    return json.loads(marks.get("finetune", {}).get("details", "{}")).get("mlflow_run_id")
+    return _told(marks, "finetune", "mlflow_run_id")
 
 
-def strategy(marks: dict[str, dict[str, Any]]) -> str | None:
-    """How the run chose what to read; None where its extraction did not say, or has not finished."""
-    found: str | None = json.loads(marks.get("extract", {}).get("details", "{}")).get("strategy")
+def _told(marks: dict[str, dict[str, Any]], stage: str, name: str) -> str | None:
+    """What a stage reported about itself; None where it did not, or has not finished."""
+    found: str | None = json.loads(marks.get(stage, {}).get("details", "{}")).get(name)
     return found
 
 
