@@ -30,9 +30,10 @@ from equal.core.items import Item
 from equal.io.report import write_report
 from equal.io.session import open_session
 from equal.io.stage import exit_on_error, run_stage
-from equal.io.summary import summarise
+from equal.io.summary import clustered, summarise
 from equal.io.tables import Tables
 from equal.jobs.pipeline import ARMS, CORPUS, RUN
+from equal.schemas import ASSIGNMENTS
 from model import convert
 from server import MODEL_NAME, serve
 
@@ -146,21 +147,47 @@ def _print_table(config: RunConfig, out: Path) -> None:
     summary = summarise(tables, *RUNS)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     write_report(tables, out / "report.html", *RUNS)
-    shares = spark.sql(
-        """
-        WITH kept AS (SELECT doc_id, source_file LIKE '%math%' AS is_math FROM documents LEFT ANTI JOIN removals
-                      USING (doc_id))
-        SELECT 'pool' AS run, avg(int(is_math)) AS math_share FROM kept
-        UNION ALL
-        SELECT run_id, avg(int(is_math)) FROM extractions JOIN kept USING (doc_id)
-        WHERE final AND run_id IN ('equal', 'random') GROUP BY run_id
-        """
-    ).collect()
     print(json.dumps(summary, indent=2))
-    for row in shares:
-        print(f"{row.run:8} {row.math_share:6.1%} of its documents are math")
+    _print_shares(tables)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"largest process: {children / 2**20:.1f} GiB")
+
+
+def _print_shares(tables: Tables) -> None:
+    """Math documents, documents in math arms (half of an arm or more is math), and the arms that were read most."""
+    clustered(tables, ASSIGNMENTS, "equal").createOrReplaceTempView("arms")
+    tables.spark.sql(
+        """
+        CREATE OR REPLACE TEMP VIEW placed AS
+        SELECT doc_id, cluster_id AS arm, source_file LIKE '%math%' AS is_math,
+               avg(int(source_file LIKE '%math%')) OVER (PARTITION BY cluster_id) AS of_arm
+        FROM documents JOIN arms USING (doc_id)
+        """
+    )
+    tables.spark.sql(
+        """
+        CREATE OR REPLACE TEMP VIEW reads AS
+        SELECT 'pool' AS run, placed.* FROM placed
+        UNION ALL
+        SELECT run_id, placed.* FROM extractions JOIN placed USING (doc_id)
+        WHERE final AND run_id IN ('equal', 'random')
+        """
+    )
+    print(
+        f"{'run':8} {'documents':>9} {'math':>7} {'in math arms':>13} {'arms':>5}  most read: documents (math in it)"
+    )
+    for row in tables.spark.sql(
+        """
+        WITH by_arm AS (SELECT run, arm, count(*) AS docs, sum(int(is_math)) AS math, first(of_arm) AS of_arm
+                        FROM reads GROUP BY run, arm)
+        SELECT run, sum(docs) AS docs, sum(math) AS math, sum(if(of_arm >= 0.5, docs, 0)) AS in_math_arms,
+               count(*) AS arms, slice(sort_array(collect_list(struct(docs, of_arm)), false), 1, 6) AS most
+        FROM by_arm GROUP BY run ORDER BY run
+        """
+    ).collect():
+        most = ", ".join(f"{arm.docs} ({arm.of_arm:.0%})" for arm in row.most)
+        shares = f"{row.math / row.docs:7.1%} {row.in_math_arms / row.docs:13.1%}"
+        print(f"{row.run:8} {row.docs:9} {shares} {row.arms:5}  {most}")
 
 
 if __name__ == "__main__":
