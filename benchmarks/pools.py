@@ -11,12 +11,14 @@ Real pools are files in build/pools, which benchmarks/pool.py makes from a whole
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "pools"
+#: end of the name of a real pool's file of losses, which benchmarks/perplexities.py makes
+LOSSES = ".losses.npy"
 NUM_DOCS, NUM_ARMS, DIM = 100_000, 1_000, 128
 NUM_GUIDE, NUM_HELD_OUT = 40, 200
 #: arms by share of relevant documents: how many, from, to
@@ -44,6 +46,7 @@ class Pool:
         relevant: (p,) whether a pair is of the target; for measures alone.
         guide: (m, d) reference items that strategies see.
         held_out: (h, d) reference items that they are measured on.
+        losses: (p,) of each pair under a model tuned on the guide, in nats a token; None where nobody measured them.
     """
 
     documents: np.ndarray
@@ -53,6 +56,7 @@ class Pool:
     relevant: np.ndarray
     guide: np.ndarray
     held_out: np.ndarray
+    losses: np.ndarray | None = None
 
 
 def load(name: str, seed: int) -> Pool:
@@ -66,8 +70,10 @@ def load(name: str, seed: int) -> Pool:
     path = FOLDER / f"{name}.npz"
     if not path.exists():
         raise SystemExit(f"--pool: {name} is neither one of {', '.join(SIGNAL)} nor in {path}; run benchmarks/pool.py")
+    losses = path.with_name(name + LOSSES)
+    known = {"losses": np.load(losses)} if losses.exists() else {}
     with np.load(path) as arrays:
-        return Pool(**{field.name: arrays[field.name] for field in fields(Pool)})
+        return Pool(**{key: arrays[key] for key in Pool.__annotations__ if key in arrays}, **known)
 
 
 def planted(seed: int, signal: float, *, decoys: bool) -> Pool:

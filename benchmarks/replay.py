@@ -56,6 +56,7 @@ STRATEGIES = {
     "equal_no_mab": Setup("equal", reward="first"),
     "equal_no_ds": Setup("equal", reward="cosine"),
     "equal_no_union": Setup("equal", reward="batches"),
+    "equal_perplexity": Setup("equal", reward="perplexity"),
     "equal_variance": Setup("equal", exploration="variance", alpha=1.0),
     "equal_thompson": Setup("equal", exploration="thompson"),
     "equal_stratified": Setup("equal", order="stratified"),
@@ -190,7 +191,8 @@ def main() -> None:
     parser.add_argument(
         "--reference", choices=["gsm8k", "svamp", "aqua", "mbpp", "humaneval", "mmlu"], help="of a real pool"
     )
-    parser.add_argument("--strategy", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
+    usual = [name for name, setup in STRATEGIES.items() if setup.reward != "perplexity"]  # needs perplexities.py
+    parser.add_argument("--strategy", nargs="+", choices=list(STRATEGIES), default=usual)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()

@@ -40,7 +40,8 @@ class Setup:
         warm_up: share of the documents, by hash.
         order: of documents, where not by hash: by falling `mean`, `top` or `max` similarity to the guide, by that of
             their `clusters` and by hash inside, or `oracle`; or inside an arm by one of IN_ARMS.
-        reward: `transport`, or an ablation: `cosine` (no DS), `batches` (no union), `first` (no MAB).
+        reward: `transport`, or an ablation: `cosine` (no DS), `batches` (no union), `first` (no MAB); or `perplexity`,
+            of a model tuned on the guide.
         similarity: of documents, behind the arms' similarity.
         pipeline_depth: 2 is a delay of one iteration.
     """
@@ -222,6 +223,12 @@ class Replay:
             seen[arm] = (pairs.pair_ids, costs)
             return Scored(Estimate(float(np.mean(costs)), True, len(pairs.pair_ids), len(guide), 0.0), None)
 
+        def perplexity(pairs: Pairs) -> Scored:
+            if self.pool.losses is None:
+                raise SystemExit("equal_perplexity: the pool's pairs have no losses; run benchmarks/perplexities.py")
+            cost = float(np.nanmean(self.pool.losses[pairs.pair_ids]))
+            return Scored(Estimate(cost, True, len(pairs.pair_ids), len(guide), 0.0), None)
+
         def first(pairs: Pairs) -> Scored:
             arm = int(pairs.arm_ids[0])
             scored = frozen.get(arm) or transport(pairs)
@@ -231,7 +238,10 @@ class Replay:
 
         if setup.strategy in IN_ONE_ORDER:
             return lambda pairs: _NOTHING  # no reward enters the choice
-        return {"transport": transport, "cosine": cosine, "batches": batches, "first": first}[setup.reward]
+        rewards = {
+            "transport": transport, "cosine": cosine, "batches": batches, "first": first, "perplexity": perplexity,
+        }  # fmt: skip
+        return rewards[setup.reward]
 
     def distance(self, documents: np.ndarray) -> float:
         """Debiased transport distance of all their pairs to the held-out items, as the product's `evaluate` has it."""
