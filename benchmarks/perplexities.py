@@ -5,7 +5,7 @@ log-likelihood of its answer, in nats a token, is what `equal_perplexity` of ben
 the transport cost (the paper's Perplexity-MAB). An arm whose pairs such a model expects is one to read on in.
 
     python benchmarks/perplexities.py --data DIR --pool needle_math-gsm8k needle_code-mbpp
-    OMP_NUM_THREADS=1 python benchmarks/replay.py --pool needle_math --reference gsm8k --strategy equal equal_perplexity
+    OMP_NUM_THREADS=1 python benchmarks/replay.py --pool needle_math --reference gsm8k --strategy equal_perplexity
 """
 
 from __future__ import annotations

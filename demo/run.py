@@ -71,9 +71,11 @@ def main() -> None:
             log.info("%s: %s are taken; make demo DOCS=%s for all", whole, f"{num_docs:,}", WHOLE_DOCS)
         _begin(num_docs, configs)
         model_dir = convert()
-        log.info("opening the tables under %s", OUT.relative_to(ROOT))
+        log.info("opening the tables under %s, some twenty seconds", OUT.relative_to(ROOT))
         remaining = Remaining(_typical(configs, num_docs), pace=slowness())
-        if not _extracted(configs):
+        if _extracted(configs):
+            log.info("corpus, arms and both extractions are finished: no server is needed")
+        else:
             with serve(model_dir, OUT / "vllm.log") as server:
                 _until_extracted(configs, server, remaining)
         for name in RUNS:
@@ -98,7 +100,7 @@ def _begin(num_docs: int, configs: dict[str, RunConfig]) -> None:
         log.info("build/demo: deleted and begun anew, as it holds a demo of other %s", others)
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True, exist_ok=True)
-    log.info("starting Spark, and reading the documentation of the installed packages")
+    log.info("starting Spark, and reading the documentation of the installed packages, about half a minute")
     with ThreadPoolExecutor(1) as beside, _output_to(OUT / "spark.log"):
         # the packages are parsed for as long as Spark takes to start
         writing = None if note.is_file() else beside.submit(write_corpus, num_docs, OUT / "source")
@@ -178,7 +180,7 @@ def _typical(configs: dict[str, RunConfig], num_docs: int) -> dict[Step, float]:
 
 
 def _finish(configs: dict[str, RunConfig]) -> None:
-    log.info("--- writing summary and report")
+    log.info("--- writing summary and report, about half a minute")
     tables = _tables(configs["equal"])
     summary = summarise(tables, *RUNS)
     (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -196,9 +198,9 @@ def _closing_lines(summary: dict[str, Any], losses: dict[str, Any]) -> str:
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     minutes = sum(summary["seconds"].values()) / 60
     return f"""
-Spent      by {summary["strategy"]["equal"]}: {summary["documents_extracted"]:,} of {summary["documents"]:,}\
- documents, {summary["llm_calls"]:,} calls, {tokens:,} tokens, {summary["pairs"]:,} pairs kept;\
- all stages took {minutes:.1f} min
+Spent      EQUAL (bandit.strategy {summary["strategy"]["equal"]}) {summary["documents_extracted"]:,} of\
+ {summary["documents"]:,} documents, {summary["llm_calls"]:,} calls, {tokens:,} tokens, {summary["pairs"]:,} pairs;\
+ both runs and their corpus took {minutes:.1f} min
 Distance   to the held-out reference, lower is better: EQUAL {distance["equal"]}, random {distance["random"]}
            {nearer}
 Loss       {better}

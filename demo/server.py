@@ -111,6 +111,8 @@ def _command(model_dir: Path, port: int, max_model_len: int) -> list[str]:
         *("--model", str(model_dir), "--served-model-name", MODEL_NAME),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", native_dtype(), "--max-model-len", str(max_model_len), "--max-num-seqs", str(MAX_NUM_SEQS)),
+        # else a reply does not say what of its prompt the prefix cache held, and the ledger's column stays empty
+        "--enable-prompt-tokens-details",
         # compiling takes a minute and a half and gains nothing at this size
         "--enforce-eager",
         # an engine apart from its worker polls it at full speed, which takes half a core from it

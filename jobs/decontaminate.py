@@ -33,7 +33,7 @@ def decontaminate(job: Job) -> Outcome:
     num_removed = sum(replace_removals(job, find_contaminated(hits, spared)).values())
     met = {row.benchmark: row.asDict(recursive=True) for row in count_by_benchmark(hits, spared).collect()}
     for name, items in judges.items():
-        found = met.get(name, {"documents": 0, "items": 0, "spared": 0})
+        found = met.setdefault(name, {"benchmark": name, "documents": 0, "items": 0, "spared": 0, "frequent": []})
         counts = (found["items"], len(items), found["documents"], found["spared"])
         log.info("decontaminate: %s: %d of %d items in %d documents, %d n-grams spared", name, *counts)
     hits.unpersist()

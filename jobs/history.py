@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -14,7 +13,7 @@ from equal.io.stage import exit_on_error
 from equal.io.tables import Tables, require_tables
 from equal.schemas import ITERATIONS
 
-ROWS, WIDTH, COLUMNS = 20, 48, 11  # of an answer; one with more columns is printed downwards
+ROWS, WIDTH, COLUMNS, LONG = 20, 48, 11, 400  # of an answer; more columns are printed downwards, a LONG line each
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def _query(block: str) -> Query:
     return Query(lines[0].strip(), why, sql.removesuffix(";"), "engine: spark" in notes)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run the job from the command line."""
     with exit_on_error("history"):
         config = parse_arguments(argv, __doc__)
@@ -52,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables.register_all()
         for query in read_queries():
             print(f"\n{query.name.replace('_', ' ')}\n{query.why}")
-            (answer := tables.spark.sql(query.sql)).show(ROWS, WIDTH, vertical=len(answer.columns) > COLUMNS)
+            many = len((answer := tables.spark.sql(query.sql)).columns) > COLUMNS
+            answer.show(ROWS, LONG if many else WIDTH, vertical=many)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,14 @@ def warm_up(job: Job) -> Outcome:
     )
     details = {"documents": sample.num_read, "pairs": len(sample.pairs), "run_id": run_id}
     details |= {name: getattr(alignment, name) for name in ("mrr_before", "mrr_after", "loss_before", "loss_after")}
-    details["note"] = alignment.note
+    details |= {"note": alignment.note} if alignment.note else {}
     log_warm_up(config, details, alignment.losses)
     paid = {
         name: sum(getattr(part, f"paid_{name}") for part in sample.parts)
         for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "money")
     }
-    flops = inference_flops(config.endpoint.model_parameters, paid["prompt_tokens"] + paid["completion_tokens"])
+    tokens = paid["prompt_tokens"] + paid["completion_tokens"]
+    flops = inference_flops(config.endpoint.model_parameters, tokens, paid["cached_tokens"])
     flops += training_flops(alignment.num_parameters, alignment.num_tokens)
     calls = {name: sum(getattr(part, name) for part in sample.parts) for name in ("calls", "cached_calls")}
     return Outcome(

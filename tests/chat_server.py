@@ -70,6 +70,7 @@ class ChatServer:
         most_in_flight: the largest number of requests that were open at once.
         delay_s: before each good reply.
         works_on: requests at once, the others wait, and it tells how many; 0 works on all and does not tell.
+        metrics_status: of the answer that tells it.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class ChatServer:
         self.bodies: list[Body] = []
         self.counted: list[Body] = []
         self.tokenizes, self.count_faults = True, list[str]()
-        self.most_in_flight, self.delay_s, self.works_on = 0, 0.0, 0
+        self.most_in_flight, self.delay_s, self.works_on, self.metrics_status = 0, 0.0, 0, 200
         self._in_flight, self._lock = 0, threading.Lock()
         self._closing = threading.Event()
         self.connections: list[socket.socket] = []
@@ -209,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.chat._closing.is_set():  # a connection that was kept open outlives the end by a moment
             self.close_connection = True
         elif self.path == "/metrics" and self.chat.works_on:
-            self._send(200, {}, self.chat.metrics().encode())
+            self._send(self.chat.metrics_status, {}, self.chat.metrics().encode())
         elif self._allowed():
             self._send(200, {}, self.chat.models().encode())
 

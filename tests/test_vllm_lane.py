@@ -132,6 +132,12 @@ def test_the_servers_count_of_a_prompt_is_what_it_bills(finished):
     assert all(largest_size(request.messages) >= row["prompt_tokens"] for request, row in zip(requests, paid))
 
 
+def test_the_ledger_holds_what_the_prefix_cache_saved(finished):
+    # every prompt begins with the same instructions and examples
+    paid = [row for row in rows(finished, "costs") if row["calls"]]
+    assert 0 < sum(row["cached_tokens"] for row in paid) < sum(row["prompt_tokens"] for row in paid)
+
+
 def test_accepted_pairs_are_quoted_from_their_document(finished):
     texts = {row["doc_id"]: "".join(row["text"].split()) for row in rows(finished, "documents")}
     pairs = [row for row in rows(finished, "qa_pairs") if row["run_id"] == "equal"]

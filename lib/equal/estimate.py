@@ -56,9 +56,9 @@ def estimate_run(config: RunConfig) -> dict[str, Foreseen]:
     num_docs = documents.count()
     in_warm_up = round(config.warm_up.fraction * num_docs) if config.warm_up.enabled else 0
     in_sample = in_warm_up if marks.finished("warm_up") and in_warm_up >= _FEWEST else _PROBED
-    sample = _sample(job, documents, min(in_sample, _PROBED))
-    documents.unpersist()
     wanted = config.document_budget(num_docs) or num_docs
+    sample = _sample(job, documents, max(min(in_sample, _PROBED, wanted), _FEWEST))
+    documents.unpersist()
     budgets = {"tokens": config.budget.tokens, "money": config.budget.money}
     stages = {} if marks.finished("warm_up") else {"warm_up": foresee(sample, min(in_warm_up, wanted), budgets)}
     stages["extract"] = foresee(sample, wanted, budgets, stored=in_warm_up)  # the warm-up's documents are among them
@@ -103,7 +103,7 @@ def _enter(job: Job, paid: Extracted, started: datetime) -> None:
         "calls": paid.calls, "cached_calls": paid.cached_calls, "prompt_tokens": paid.paid_prompt_tokens,
         "cached_tokens": paid.paid_cached_tokens, "completion_tokens": paid.paid_completion_tokens,
         "seconds": (now - started).total_seconds(), "money": paid.paid_money, "recorded_at": now,
-        "flops": inference_flops(job.config.endpoint.model_parameters, tokens),
+        "flops": inference_flops(job.config.endpoint.model_parameters, tokens, paid.paid_cached_tokens),
     }  # fmt: skip
     job.tables.append(COSTS, job.tables.rows(COSTS, [row]))
 

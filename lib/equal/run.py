@@ -242,8 +242,10 @@ def run_to_budget(job: Job) -> Outcome:
 
 def flops_of(config: RunConfig, iteration: Iteration) -> float:
     """What the model and the transport took of an iteration."""
-    tokens = iteration.extracted.paid_prompt_tokens + iteration.extracted.paid_completion_tokens
-    return inference_flops(config.endpoint.model_parameters, tokens) + iteration.transport_flops
+    paid = iteration.extracted
+    tokens = paid.paid_prompt_tokens + paid.paid_completion_tokens
+    read = inference_flops(config.endpoint.model_parameters, tokens, paid.paid_cached_tokens)
+    return read + iteration.transport_flops
 
 
 def _in_reading_order(

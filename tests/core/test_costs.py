@@ -16,6 +16,7 @@ from equal.core.costs import (
 
 def test_inference_and_training_by_hand():
     assert inference_flops(135_000_000, 1_000) == 2.7e11
+    assert inference_flops(135_000_000, 1_000, cached_tokens=900) == 2.7e10
     assert training_flops(135_000_000, 1_000) == 8.1e11
     assert lora_training_flops(1_000, 10, 5) == 4 * 1_000 * 5 + 6 * 10 * 5
 

@@ -67,6 +67,45 @@ def test_one_whose_requests_wait_gets_fewer_and_one_that_recovers_gets_more(monk
         assert follow(server, 40, 1.0, monkeypatch)[-1] == 40
 
 
+def test_a_gateways_error_page_does_not_end_the_following(monkeypatch):
+    with ChatServer() as server:
+        server.works_on, server._in_flight, server.metrics_status = 4, 12, 502
+        assert set(follow(server, 40, 0.3, monkeypatch)) == {40}
+        monkeypatch.setattr("equal.io.pace._PATIENCE_S", 1.0)
+
+        async def main() -> int:
+            async with open_session("") as http:
+                pace = Pace(http, [server.url], 40)
+                for _ in range(40):
+                    await pace.__aenter__()
+                await asyncio.sleep(0.2)
+                server.metrics_status = 200
+                await asyncio.sleep(1.0)
+                await pace.close()
+                return pace.limit
+
+        assert asyncio.run(main()) < 5
+
+
+def test_a_refusal_halves_and_what_is_taken_without_one_grows_again(monkeypatch):
+    monkeypatch.setattr("equal.io.pace._EVERY_S", 0.05)
+
+    async def main(server: ChatServer) -> list[int]:
+        async with open_session("") as http:
+            pace = Pace(http, [server.url], 40)
+            for _ in range(40):
+                await pace.__aenter__()
+            pace.refused()
+            pace.refused()  # of the same moment
+            limits = [pace.limit]
+            await asyncio.sleep(1.5)
+            await pace.close()
+            return [*limits, pace.limit]
+
+    with ChatServer() as server:
+        assert asyncio.run(main(server)) == [20, 40]
+
+
 def test_a_clients_requests_in_flight_fall_to_what_the_server_works_on(monkeypatch, tmp_path):
     monkeypatch.setattr("equal.io.pace._EVERY_S", 0.05)
     spool = ReplySpool(str(tmp_path))

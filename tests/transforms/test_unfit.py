@@ -39,6 +39,7 @@ def test_each_rule_finds_its_plant(spark, partitions: int):
     assert found["short"][1] == {"value": 4, "limit": 8}
     assert found["german"][1] == {"value": "de", "limit": "en"}
     assert found["blocked"][1] == {"value": "spam.example/page", "limit": r"^spam\."}
+    assert found["file"][1] == {"value": "dump-2019.jsonl", "limit": "2019"}
     assert found["symbols"][1]["value"] > found["symbols"][1]["limit"] == 0.5
 
 

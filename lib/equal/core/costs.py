@@ -7,14 +7,15 @@ They are estimates of arithmetic, not measurements, and leave out attention's qu
 from __future__ import annotations
 
 
-def inference_flops(num_parameters: int, tokens: int) -> float:
+def inference_flops(num_parameters: int, tokens: int, cached_tokens: int = 0) -> float:
     """2 P a token: extraction (prompt and completion tokens alike), embedding, scoring.
 
     Args:
         num_parameters: P, weights used for a token.
-        tokens: read or written; tokens answered from a prefix cache or the reply store cost nothing.
+        tokens: read or written.
+        cached_tokens: of them, that a prefix cache held and so took nothing.
     """
-    return 2.0 * num_parameters * tokens
+    return 2.0 * num_parameters * (tokens - cached_tokens)
 
 
 def training_flops(num_parameters: int, tokens: int) -> float:

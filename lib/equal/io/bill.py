@@ -48,7 +48,7 @@ def _row(config: RunConfig, owner: str, calls: int, tokens: dict[str, int]) -> d
     return {
         "run_id": owner, "stage": "warm_up" if owner == CORPUS else "extract", "documents": 0, "calls": calls,
         "cached_calls": 0, **tokens, "seconds": 0.0,
-        "flops": inference_flops(config.endpoint.model_parameters, sum(in_and_out)),
+        "flops": inference_flops(config.endpoint.model_parameters, sum(in_and_out), tokens["cached_tokens"]),
         "money": money(*in_and_out, config.budget.prompt_price, config.budget.completion_price),
         "recorded_at": datetime.now(timezone.utc),
     }  # fmt: skip

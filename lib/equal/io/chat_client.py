@@ -27,6 +27,8 @@ from equal.io.servers import Server, Servers
 
 #: seconds; the longest pause between two attempts, and the longest Retry-After that is honoured
 _MAX_WAIT_S = 60.0
+#: of a server, or of what stands before it, that has too much to do
+_OVERLOADED = frozenset({429, 503})
 #: 500s after which a request is sent without its schema: a grammar compiler may have crashed on it
 _SCHEMA_PATIENCE = 2
 #: requests in a row, at least, that must find no server before it counts as gone
@@ -156,6 +158,8 @@ class ChatClient:
                             server.served()
                     except PassingError as failure:
                         server_errors += failure.status == 500
+                        if failure.status in _OVERLOADED:
+                            self._slots.refused()
                         if failure.status in PERHAPS_AWAY and await self._was_away(servers, server):
                             uncounted += failure.unread or not broken_off
                             broken_off = broken_off or not failure.unread

@@ -2,9 +2,10 @@
 
     every 2 s:  waiting > a tenth of running  ->  fewer, in proportion, so that a tenth waits
                 else, all slots taken         ->  a tenth more
+    a 429 or 503              ->  half as many
 
 Every client of a run sees the same queue and takes its own share of what is too many. A server whose metrics cannot be
-read is sent as many as the cap allows.
+read is sent as many as the cap allows, or as it takes without a refusal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import Iterable
 
 from aiohttp import ClientError, ClientSession
@@ -46,6 +48,7 @@ class Pace:
         self.limit, self._taken = cap, 0
         self._free = asyncio.Condition()
         self._watch: asyncio.Task[None] | None = None
+        self._halve_at = 0.0
 
     async def __aenter__(self) -> None:
         if self._watch is None:
@@ -59,6 +62,12 @@ class Pace:
         async with self._free:
             self._free.notify()
 
+    def refused(self) -> None:
+        """A server has more than it takes; of the many refusals of one moment the first counts."""
+        if (now := time.monotonic()) >= self._halve_at:
+            self.limit = max(1, self.limit // 2)
+            self._halve_at = now + _EVERY_S
+
     async def close(self) -> None:
         """Follow the servers no longer."""
         if self._watch is not None:
@@ -67,23 +76,25 @@ class Pace:
 
     async def _follow(self) -> None:
         urls = self._urls
-        while urls:
+        while True:
             told = dict(zip(urls, await asyncio.gather(*map(self._gauges, urls)), strict=True))
             urls = [url for url in urls if told[url] != {}]  # what does not answer now may be back soon
             known = [gauges for gauges in told.values() if gauges]
-            if known:
-                running, waiting = (sum(gauges[name] for gauges in known) for name in ("running", "waiting"))
+            running, waiting = (sum(gauges[name] for gauges in known) for name in ("running", "waiting"))
+            if time.monotonic() >= self._halve_at:
                 self.limit = followed(self.limit, running, waiting, self._cap, full=self._taken >= self.limit)
-                async with self._free:
-                    self._free.notify_all()
+            async with self._free:
+                self._free.notify_all()
             await asyncio.sleep(_EVERY_S)
 
     async def _gauges(self, url: str) -> dict[str, float] | None:
         """What a server tells, nothing where it has no such gauges; None when it gives no answer."""
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                _, _, content = await exchange(self._http, "GET", beside_api(url, "metrics"))
+                status, _, content = await exchange(self._http, "GET", beside_api(url, "metrics"))
         except (ClientError, TimeoutError):
+            return None
+        if status >= 500:  # a gateway's word while the server is away
             return None
         found: dict[str, float] = {}
         for name, value in _GAUGE.findall((content or b"").decode(errors="replace")):

@@ -134,7 +134,7 @@ def _require_delta(session: SparkSession) -> SparkSession:
 
 
 def _require_java() -> None:
-    remedy = "install a JDK 17, for example the Debian package openjdk-17-jre-headless, or set JAVA_HOME"
+    remedy = "install a JDK 17, for example the Debian package openjdk-17-jdk-headless, or set JAVA_HOME"
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     if not java or not os.path.exists(java):

@@ -39,9 +39,9 @@ def find_unfit(
             columns = [batch.column(name).to_pylist() for name in _COLUMNS]
             faults = find_faults(columns[-1], limits)
             for doc_id, source_id, source_file, text, fault in zip(*columns, faults):
-                held = next((p.pattern for p in blocked if p.search(source_id or "") or p.search(source_file)), None)
-                if held is not None:
-                    found = (BLOCKED_SOURCE, source_id, held)
+                names = source_id or "", source_file
+                if held := next(((name, p.pattern) for p in blocked for name in names if p.search(name)), None):
+                    found = (BLOCKED_SOURCE, *held)
                 elif fault:
                     found = (fault.reason, round(fault.value, 4), fault.limit)
                 elif languages and (language := _language(text)) not in languages:
