@@ -69,8 +69,7 @@ class ChatServer:
         count_faults: what the next counts meet; taken from the front.
         most_in_flight: the largest number of requests that were open at once.
         delay_s: before each good reply.
-        works_on: requests at once, the others wait, and it tells how many; 0 works on all and does not tell.
-        metrics_status: of the answer that tells it.
+        works_on: requests at once, the others wait, and it tells how many, with metrics_status; 0: all, untold.
     """
 
     def __init__(

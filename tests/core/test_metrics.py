@@ -19,7 +19,6 @@ from equal.core.metrics import (
     mtld,
     numbers,
     pass_at_k,
-    percentile_interval,
     ratio_by_item,
     type_token_ratio,
 )
@@ -174,13 +173,6 @@ def test_the_error_of_a_difference_over_the_same_items_is_the_spread_of_repeated
     assert gaps.mean() == pytest.approx(0.1, abs=0.002)
     assert errors.mean() == pytest.approx(gaps.std(), rel=0.12)
     assert own.mean() > 5 * errors.mean()
-
-
-def test_percentile_interval_by_hand():
-    assert percentile_interval(np.arange(101)) == pytest.approx((2.5, 97.5))
-    assert percentile_interval([3.0, 1.0, 2.0], coverage=1.0) == (1.0, 3.0)
-    with pytest.raises(ValueError, match="there is none"):
-        percentile_interval([])
 
 
 # pass@k ----------------------------------------------------------------------------------------------------------

@@ -90,16 +90,6 @@ def ratio_by_item(totals: Sequence[float], counts: Sequence[int]) -> np.ndarray:
     return ratio + (top - ratio * bottom) / bottom.mean()
 
 
-def percentile_interval(values: Sequence[float] | np.ndarray, coverage: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds `coverage` of bootstrap values.
-
-    Raises:
-        ValueError: there is no value.
-    """
-    low, high = np.quantile(_array(values), [(1 - coverage) / 2, (1 + coverage) / 2])
-    return float(low), float(high)
-
-
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """The unbiased chance that one of k samples passes, 1 - C(n - c, k) / C(n, k) (Chen et al. 2021).
 
