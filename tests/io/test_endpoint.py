@@ -136,6 +136,18 @@ def test_the_server_may_say_when_to_come_back() -> None:
         assert time.monotonic() - started >= 1.0
 
 
+@pytest.mark.parametrize(("fault", "slots"), [("busy", 4), ("unavailable", 4), ("broken", 8)])
+def test_a_refusal_for_too_much_work_halves_the_requests_at_once(fault: str, slots: int) -> None:
+    async def one(server: ChatServer) -> int:
+        async with factory(server, in_flight=8)() as client:
+            assert (await client.ask(REQUEST)).attempts == 2
+            return client._slots.limit
+
+    with ChatServer() as server:
+        server.fault = once(fault)
+        assert asyncio.run(one(server)) == slots
+
+
 def test_a_date_too_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with ChatServer() as server:
         # dates have whole seconds: this one is more than one, at most two away
